@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cryoscape.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name to write to, and rename it to `path` when the block ends well.
+
+    The temporary file lies in the folder of `path`, so that the rename stays within one file system,
+    and ends in the name of `path`, so that writers that look at the extension see the right one.
+
+    Parameters
+    ----------
+    path : path
+        The name that the finished file shall have. Its folder is created where it is missing.
+
+    Yields
+    ------
+    Path
+        The temporary name.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or the folder cannot be written. Nothing is left behind.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        _ordinary_permissions(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise InputError(reason[0], file=path, remedy=reason[1]) from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def _ordinary_permissions(path: Path) -> None:
+    """`mkstemp` makes files private; results are to follow the user's umask as any new file does."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def _reason(error: OSError) -> tuple[str, str] | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full", "Free some space or write to another disk."
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return "the folder cannot be written", "Choose a folder that you may write to."
+    return None
