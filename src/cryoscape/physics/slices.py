@@ -57,7 +57,8 @@ def transform_volume(volume: Tensor, voxel_size: float, *, pad: int = 1, griddin
     voxel_size : float
         Angstrom.
     pad : int
-        Zero-pad to ``pad * D`` first: 2 halves the spacing of the Fourier grid that slices are interpolated on.
+        Zero-pad to ``pad * D`` first: 2 halves the spacing of the Fourier grid that slices are
+        interpolated on.
     gridding : bool
         Divide by the interpolation envelope first, so that slices taken with trilinear interpolation come out
         unattenuated. Leave off where the transform is not going to be interpolated.
@@ -225,9 +226,7 @@ def extract_slices(volume_rfft: Tensor, rotations: Tensor, box: int | None = Non
     size = volume_rfft.shape[-2]
     box = size if box is None else box
     if size % box or box % 2:
-        raise ValueError(
-            f"a transform of side {size} has no slices of side {box}: it must be an even divisor"
-        )
+        raise ValueError(f"slices of side {box} need an even divisor of the transform's side {size}")
     index, k = half_plane(box, device=volume_rfft.device)
     q = torch.einsum("pi,bij->bpj", k * (size // box), rotations[:, :2].to(k.dtype))
     corners, weight, conjugate = trilinear_corners(q, size)
