@@ -56,11 +56,8 @@ def batches(n=600, seed=0, noise=0.0, weights=None, turn=False):
     transfer = torch.from_numpy(rng.uniform(0.3, 1.0, n)).float()[:, None, None].expand(coefficients.shape)
     transfer = transfer * torch.from_numpy(rng.choice([-1.0, 1.0], n)).float()[:, None, None]
     coefficients = coefficients * transfer
-    scale = noise * coefficients.abs().mean()
-    coefficients = (
-        coefficients
-        + scale * torch.from_numpy(rng.normal(size=(2, *coefficients.shape))).float().to(torch.complex64)[0]
-    )
+    grain = torch.from_numpy(rng.normal(size=(*coefficients.shape, 2))).float()
+    coefficients = coefficients + noise * coefficients.abs().mean() * torch.view_as_complex(grain)
     used = torch.from_numpy(rotations.transpose(0, 2, 1) if turn else rotations)
     halves = torch.arange(n) % 2 + 1
     for rows in torch.arange(n).split(100):

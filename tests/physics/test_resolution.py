@@ -16,9 +16,8 @@ def numpy_fsc(a, b):
     curve = []
     for s in range(len(a) // 2 + 1):
         at = shell == s
-        curve.append(
-            (fa[at] * fb[at].conj()).sum().real / np.sqrt((abs(fa[at]) ** 2).sum() * (abs(fb[at]) ** 2).sum())
-        )
+        norm = np.sqrt((abs(fa[at]) ** 2).sum() * (abs(fb[at]) ** 2).sum())
+        curve.append((fa[at] * fb[at].conj()).sum().real / norm)
     return np.array(curve)
 
 

@@ -102,9 +102,7 @@ def fsc(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         If the shapes differ, are not cubes or are odd.
     """
     if a.shape != b.shape or a.dim() != 3 or len(set(a.shape)) != 1 or a.shape[0] % 2:
-        raise ValueError(
-            f"two cubes of the same even side are needed, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+        raise ValueError(f"two cubes of the same even side are needed, not {[*a.shape]}, {[*b.shape]}")
     if mask is not None:
         a, b = a * mask, b * mask
     return shell_correlation(torch.fft.rfftn(a), torch.fft.rfftn(b))
