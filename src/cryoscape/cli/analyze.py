@@ -1,0 +1,68 @@
+"""``cryoscape analyze``: what moves, how much, and in which groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from cryoscape.cli.console import reporter, say, table
+from cryoscape.cli.options import RunFolder, one_thread
+
+if TYPE_CHECKING:
+    from cryoscape.analysis.summary import AnalysisSummary
+
+
+def analyze(
+    run: RunFolder,
+    /,
+    *,
+    components: Annotated[int, Parameter(help="Walks along principal components to write.")] = 3,
+    frames: Annotated[int, Parameter(help="Structures a walk.")] = 15,
+    clusters: Annotated[int, Parameter(help="Groups for k-means.")] = 6,
+    mixture: Annotated[int, Parameter(help="Largest Gaussian mixture to try.")] = 8,
+    snap: Annotated[
+        bool, Parameter(show_default=False, help="Take each frame of a walk from the nearest real particle.")
+    ] = False,
+    umap: Annotated[
+        bool, Parameter(show_default=False, help="Add a UMAP map (needs the extra `umap`).")
+    ] = False,
+    seed: int = 0,
+) -> None:
+    """Write components, walks, groups, conformers and plots into the run."""
+    from cryoscape.analysis.analyze import analyze as analyze_run
+    from cryoscape.training.run import Run
+
+    one_thread()
+    summary = analyze_run(
+        Run.open(run),
+        components=components,
+        frames=frames,
+        clusters=clusters,
+        mixture=mixture,
+        snap=snap,
+        umap=umap,
+        seed=seed,
+        say=reporter().note,
+    )
+    say(describe(summary))
+    say(f"written: {', '.join(str(run / name) for name in (*summary.files, 'analysis/analysis.json'))}")
+
+
+def describe(summary: AnalysisSummary) -> str:
+    """Lay out the short results of an analysis."""
+    lines = [
+        f"latent code: {summary.collapse.verdict}",
+        *(f"  {reason}" for reason in summary.collapse.reasons),
+    ]
+    if summary.motion is not None:
+        found = summary.motion.components
+        rows = [
+            (f"pc{k + 1}", f"{found.variance[k] ** 0.5:.2f}", f"{100 * found.explained[k]:.1f}")
+            for k in range(min(3, len(found.variance)))
+        ]
+        lines.append(table(("motion", "rms, A", "share, %"), rows))
+    count = summary.clusters.count
+    rows = [(str(k + 1), str(n), f"{100 * n / count.sum():.1f}") for k, n in enumerate(count)]
+    lines.append(table(("group", "particles", "share, %"), rows))
+    return "\n".join([*lines, *(f"warning: {text}" for text in summary.warnings)])
