@@ -1,0 +1,344 @@
+"""Particle images in many `.mrcs` files, memory-mapped and read when asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryoscape.errors import InputError
+
+# MRC2014 data modes of real images. Mode 0 is signed since 2014; mode 12 is half precision (CCP-EM).
+_MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_HEADER_BYTES = 1024
+_OPEN_FILES = 32
+
+
+@dataclass(frozen=True)
+class StackHeader:
+    """What the header of one `.mrcs` file says.
+
+    Attributes
+    ----------
+    n : int
+        Number of images.
+    box : int
+        Side of the square images, pixels, even.
+    dtype : str
+        numpy type of the stored pixels, with byte order.
+    offset : int
+        Bytes before the first pixel.
+    """
+
+    n: int
+    box: int
+    dtype: str
+    offset: int
+
+
+def read_stack_header(path: str | PathLike[str]) -> StackHeader:
+    """Read and check the header of a stack.
+
+    Parameters
+    ----------
+    path : path
+        An `.mrcs` or `.mrc` file.
+
+    Returns
+    -------
+    StackHeader
+
+    Raises
+    ------
+    InputError
+        If the file is no MRC file, holds no real numbers, is shorter than its header says, or its
+        images are not square or have an odd side.
+    """
+    again = "Copy or extract the file again."
+    try:
+        with open(path, "rb") as handle:
+            raw = handle.read(_HEADER_BYTES)
+            size = handle.seek(0, 2)
+    except OSError as error:
+        raise InputError(
+            f"the image stack cannot be read ({error.strerror})", file=path, remedy=again
+        ) from error
+    if len(raw) < _HEADER_BYTES:
+        raise InputError("the image stack is truncated (no full header)", file=path, remedy=again)
+    order = ">" if raw[212] == 0x11 else "<"
+    nx, ny, nz, mode = (int(v) for v in np.frombuffer(raw, order + "i4", 4))
+    extended = int(np.frombuffer(raw, order + "i4", 1, offset=92)[0])
+    if not (0 < nx < 65536 and 0 < ny < 65536 and nz > 0 and extended >= 0):
+        raise InputError("this is not an MRC image stack", file=path, remedy=again)
+    if mode not in _MODES:
+        raise InputError(
+            f"MRC mode {mode} is not one of {sorted(_MODES)}",
+            file=path,
+            remedy="Convert the stack to 32-bit or 16-bit floating point.",
+        )
+    if nx != ny or nx % 2:
+        raise InputError(
+            f"the images are {nx} x {ny} pixels, not square with an even side",
+            file=path,
+            remedy="Extract the particles again in a square box with an even number of pixels.",
+        )
+    dtype = np.dtype(order + _MODES[mode])
+    needed = _HEADER_BYTES + extended + nx * ny * nz * dtype.itemsize
+    if size < needed:
+        raise InputError(
+            f"the image stack is truncated: {size} bytes, where {nz} images need {needed}",
+            file=path,
+            remedy=again,
+        )
+    return StackHeader(n=nz, box=nx, dtype=dtype.str, offset=_HEADER_BYTES + extended)
+
+
+class ImageStack:
+    """The images of a particle table, wherever they are stored.
+
+    Headers are checked at once, pixels are read when asked for; at most 32 files are open.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        The distinct files, F of them.
+    file : array_like, shape (N,)
+        Which of them holds particle i.
+    index : array_like, shape (N,)
+        Where in that file it is, from 0.
+    table : path, optional
+        The particle table, for messages.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+    file : ndarray, shape (N,), int32
+    index : ndarray, shape (N,), int64
+    headers : tuple of StackHeader
+        One a file, in the order of `paths`.
+
+    Raises
+    ------
+    InputError
+        If a file is bad (see `read_stack_header`), the files' boxes differ, or a particle lies
+        outside its file.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        file: ArrayLike,
+        index: ArrayLike,
+        *,
+        table: str | PathLike[str] | None = None,
+    ) -> None:
+        self.paths = tuple(Path(p) for p in paths)
+        self.file: NDArray[np.int32] = np.asarray(file, dtype=np.int32)
+        self.index: NDArray[np.int64] = np.asarray(index, dtype=np.int64)
+        first = np.full(len(self.paths), -1, dtype=np.int64)
+        used, where = np.unique(self.file, return_index=True)
+        first[used] = where
+        self.headers = self._read_headers(first, table)
+        self._check_indices(table)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _read_headers(
+        self, first: NDArray[np.int64], table: str | PathLike[str] | None
+    ) -> tuple[StackHeader, ...]:
+        headers: list[StackHeader] = []
+        for path, row in zip(self.paths, first):
+            try:
+                headers.append(read_stack_header(path))
+            except InputError as error:
+                if table is None:
+                    raise
+                message = f"{path}: {error.message}"
+                raise InputError(message, file=table, row=int(row) + 1, remedy=error.remedy) from error
+            if headers[-1].box != headers[0].box:
+                raise InputError(
+                    f"mixed box sizes: {headers[-1].box} pixels in {path}, "
+                    f"{headers[0].box} in {self.paths[0]}",
+                    file=table,
+                    row=int(row) + 1,
+                    remedy="Extract all particles in one box size, or split the table by box.",
+                )
+        return tuple(headers)
+
+    def _check_indices(self, table: str | PathLike[str] | None) -> None:
+        counts = np.array([h.n for h in self.headers], dtype=np.int64)
+        outside = (self.index < 0) | (self.index >= counts[self.file])
+        if outside.any():
+            i = int(np.argmax(outside))
+            f = int(self.file[i])
+            raise InputError(
+                f"the row asks for image {self.index[i] + 1} of {self.paths[f]}, which holds {counts[f]}",
+                file=table,
+                row=i + 1,
+                remedy="Use the image stack that was written together with this table.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def box(self) -> int:
+        """Side of the images, pixels."""
+        return self.headers[0].box
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes map the files anew.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def _map(self, f: int) -> NDArray[Any]:
+        with self._lock:
+            if f in self._maps:
+                self._maps.move_to_end(f)
+                return self._maps[f]
+            h = self.headers[f]
+            shape = (h.n, h.box, h.box)
+            opened = np.memmap(self.paths[f], dtype=h.dtype, mode="r", offset=h.offset, shape=shape)
+            self._maps[f] = opened
+            if len(self._maps) > _OPEN_FILES:
+                self._maps.popitem(last=False)
+            return opened
+
+    def images(self, rows: ArrayLike) -> NDArray[np.float32]:
+        """Pixels of the named particles, as stored.
+
+        Parameters
+        ----------
+        rows : array_like of int, shape (n,)
+            Positions in this stack; any order, repeats allowed.
+
+        Returns
+        -------
+        ndarray, shape (n, D, D), float32
+            (particle, y, x).
+        """
+        rows = np.asarray(rows, dtype=np.int64).reshape(-1)
+        file, index = self.file[rows], self.index[rows]
+        out = np.empty((len(rows), self.box, self.box), dtype=np.float32)
+        # One file at a time and in the order of the disk, whatever order was asked for.
+        order = np.lexsort((index, file))
+        starts = np.flatnonzero(np.diff(file[order], prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(order)]):
+            here = order[start:stop]
+            out[here] = self._map(int(file[here[0]]))[index[here]]
+        return out
+
+    def select(self, rows: ArrayLike) -> ImageStack:
+        """The stack of some of the particles; headers are not read again.
+
+        Parameters
+        ----------
+        rows : array_like of int, shape (n,)
+            Positions in this stack.
+
+        Returns
+        -------
+        ImageStack
+        """
+        chosen = object.__new__(ImageStack)
+        chosen.__dict__.update(self.__getstate__())
+        chosen.file, chosen.index = self.file[rows], self.index[rows]
+        chosen._reset()
+        return chosen
+
+
+def resolve_paths(
+    names: list[str],
+    table: str | PathLike[str],
+    datadir: str | PathLike[str] | None = None,
+    rows: ArrayLike | None = None,
+) -> list[Path]:
+    """Find the files that a particle table names.
+
+    A relative name is looked up in the table's folder, then in the folders above it (one of them
+    is the project's root), then in `datadir`; in `datadir` the bare file name is tried last, also
+    for an absolute name that does not exist.
+
+    Parameters
+    ----------
+    names : list of str
+        Distinct names as they stand in the table.
+    table : path
+        The table.
+    datadir : path, optional
+        A further folder.
+    rows : array_like of int, optional
+        First row (from 0) that uses each name, for the message.
+
+    Returns
+    -------
+    list of Path
+        Absolute, in the order of `names`.
+
+    Raises
+    ------
+    InputError
+        If a file is found nowhere.
+    """
+    found = []
+    for i, name in enumerate(names):
+        path = _find(name, table)
+        if path is None and datadir is not None:
+            candidates = (
+                Path(datadir).absolute() / name.removeprefix(">"),
+                Path(datadir).absolute() / Path(name).name,
+            )
+            path = next((p for p in candidates if p.is_file()), None)
+        if path is None:
+            raise InputError(
+                f"the image stack {name} is missing",
+                file=table,
+                row=None if rows is None else int(np.asarray(rows)[i]) + 1,
+                remedy="Put it where the table says, or name its folder with --datadir.",
+            )
+        found.append(path)
+    return found
+
+
+def _find(name: str, table: str | PathLike[str]) -> Path | None:
+    # An absolute name swallows the folder it is joined to. cryoSPARC's exports mark paths with ">".
+    folder = Path(table).absolute().parent
+    candidates = (root / name.removeprefix(">") for root in (folder, *folder.parents))
+    return next((p for p in candidates if p.is_file()), None)
+
+
+def portable_names(names: list[str], paths: Sequence[Path], table: str | PathLike[str]) -> list[str]:
+    """Names for image files in a table written to another folder.
+
+    Parameters
+    ----------
+    names : list of str
+        Names in the table that was read.
+    paths : sequence of Path
+        The files they stand for.
+    table : path
+        The table to be written.
+
+    Returns
+    -------
+    list of str
+        The name as it is where it leads to the same file from the new folder, else the absolute path.
+    """
+    kept = []
+    for name, path in zip(names, paths):
+        found = _find(name, table)
+        kept.append(name if found is not None and found.samefile(path) else str(path.absolute()))
+    return kept

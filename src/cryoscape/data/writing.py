@@ -1,0 +1,93 @@
+"""Files that are either there in full or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cryoscape.errors import InputError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file under a temporary name, then rename it to its own.
+
+    The temporary name lies in the same folder and ends like the final one, so that programs which
+    look at the suffix write the right format. The folder is made if need be. When the block ends
+    the file is flushed to the disk and renamed; when it raises, the temporary file is removed and
+    a file already at `path` stays as it was.
+
+    Parameters
+    ----------
+    path : path
+        Where the file is to be.
+
+    Yields
+    ------
+    Path
+        Where to write it now.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or the folder cannot be written to.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    try:
+        with explain_os_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explain_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into a message for the user.
+
+    Parameters
+    ----------
+    path : path
+        The file being written, named in the message.
+
+    Raises
+    ------
+    InputError
+        In place of the `OSError` of a full disk, a missing permission or a folder that is a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise InputError(
+                "the disk is full", file=path, remedy="Free some space or choose another output folder."
+            ) from error
+        if error.errno in _NOT_ALLOWED or isinstance(error, FileExistsError):
+            raise InputError(
+                f"cannot be written ({error.strerror})",
+                file=path,
+                remedy="Choose an output folder that you may write to.",
+            ) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some network and Windows file systems refuse to open folders; the rename stands all the same.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
