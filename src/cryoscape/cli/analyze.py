@@ -21,12 +21,8 @@ def analyze(
     frames: Annotated[int, Parameter(help="Structures a walk.")] = 15,
     clusters: Annotated[int, Parameter(help="Groups for k-means.")] = 6,
     mixture: Annotated[int, Parameter(help="Largest Gaussian mixture to try.")] = 8,
-    snap: Annotated[
-        bool, Parameter(show_default=False, help="Take each frame of a walk from the nearest real particle.")
-    ] = False,
-    umap: Annotated[
-        bool, Parameter(show_default=False, help="Add a UMAP map (needs the extra `umap`).")
-    ] = False,
+    snap: Annotated[bool, Parameter(show_default=False, help="Walk over real particles only.")] = False,
+    umap: Annotated[bool, Parameter(show_default=False, help="Add a UMAP map (an extra).")] = False,
     seed: int = 0,
 ) -> None:
     """Write components, walks, groups, conformers and plots into the run."""

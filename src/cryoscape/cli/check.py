@@ -1,4 +1,4 @@
-"""``cryoscape check``: is this worth an hour of computing?"""
+"""``cryoscape check``: do poses, CTF, frame and model fit the images."""
 
 from __future__ import annotations
 

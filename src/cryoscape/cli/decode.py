@@ -28,7 +28,7 @@ def decode(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="OUT.npz, OUT.cif, OUT.bcif or OUT.pdb.")],
     particles: Annotated[
         str | None,
-        Parameter(help="`all`, a .star/.cs with some of the run's particles, or rows (.npy, .txt)."),
+        Parameter(help="`all`, a .star or .cs with some of them, or row numbers (.npy, .txt)."),
     ] = None,
     z: Annotated[Path | None, Parameter(help="Latent points, .npy (n, d).")] = None,
     datadir: DataDir = None,
@@ -72,9 +72,7 @@ def _of_points(run: Run, path: Path) -> dict[str, np.ndarray]:
     try:
         z = np.load(path, allow_pickle=False)
     except (ValueError, OSError) as error:
-        raise InputError(
-            "not an .npy file of numbers", file=path, remedy="Save it with numpy.save."
-        ) from error
+        raise InputError("not an .npy file", file=path, remedy="Save it with numpy.save.") from error
     d = run.config.z_dim
     if not isinstance(z, np.ndarray) or z.ndim != 2 or z.shape[1] != d or not len(z):
         shape = getattr(z, "shape", "several arrays")
@@ -146,7 +144,6 @@ def _write_npz(run: Run, arrays: dict[str, np.ndarray], out: Path) -> None:
     from cryoscape.files import atomic_path
 
     z = arrays["z"]
-    assert run.model is not None
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(z), len(run.model), 3)}
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
         with (
@@ -166,7 +163,6 @@ def _write_npz(run: Run, arrays: dict[str, np.ndarray], out: Path) -> None:
 def _write_models(run: Run, z: np.ndarray, out: Path) -> None:
     from cryoscape.structures.ensemble import write_ensemble
 
-    assert run.model is not None
     if len(z) * len(run.model) > _TEXT_LIMIT:
         raise InputError(
             f"{len(z)} structures of {len(run.model)} residues make too large a file",

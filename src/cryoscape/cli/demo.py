@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,20 @@ from cryoscape.cli.options import need_empty_folder, one_thread
 from cryoscape.errors import InputError
 
 _OFFLINE = ("hinge",)
-_QUICK = {"particles": 600, "box": 32, "pixel": 4.0, "steps": 150}
-_FULL = {"particles": 4000, "box": 64, "pixel": 2.0, "steps": 1500}
+
+
+@dataclass(frozen=True)
+class _Size:
+    """How large a demo is."""
+
+    particles: int
+    box: int
+    pixel: float
+    steps: int
+
+
+_QUICK = _Size(particles=600, box=32, pixel=4.0, steps=150)
+_FULL = _Size(particles=4000, box=64, pixel=2.0, steps=1500)
 
 
 def demo(
@@ -26,23 +39,19 @@ def demo(
     *,
     out: Annotated[
         Path | None,
-        Parameter(name=["--out", "-o"], help="Output folder [demo-SCENARIO, or the next free number]."),
+        Parameter(name=["--out", "-o"], help="Output folder [demo-SCENARIO]."),
     ] = None,
     models: Annotated[
         tuple[str, ...],
-        Parameter(consume_multiple=True, show_default=False, help="Structures: files or PDB ids."),
+        Parameter(consume_multiple=True, show_default=False, help="Files or PDB ids."),
     ] = (),
-    quick: Annotated[
-        bool, Parameter(show_default=False, help="Small and rough: a test of the installation.")
-    ] = False,
+    quick: Annotated[bool, Parameter(show_default=False, help="Small and rough.")] = False,
     snr: float = 0.1,
     seed: int = 0,
 ) -> None:
     """Simulate, check, train, analyse and report; print recovered against true."""
     if scenario not in _OFFLINE and not models:
-        raise InputError(
-            f"the {scenario} demo needs structures", remedy="Give --models A.cif B.cif, or PDB ids."
-        )
+        raise InputError(f"the {scenario} demo needs structures", remedy="Give --models, files or PDB ids.")
     from cryoscape.analysis.evaluate import evaluate
     from cryoscape.cli.evaluate import describe
     from cryoscape.cli.train import resolve, run_training
@@ -54,14 +63,24 @@ def demo(
     start = time.monotonic()
     folder = _free_folder(scenario) if out is None else out
     need_empty_folder(folder, "Name a new folder with -o.")
-    size = dict(_QUICK if quick else _FULL)
-    steps = int(size.pop("steps"))
+    size = _QUICK if quick else _FULL
     data, run = folder / "data", folder / "run"
     _heading(1, "simulate particles with known truth")
     structures = tuple(local_model(name, folder / "models") for name in models)
-    say(str(simulate(scenario, data, models=structures, snr=snr, seed=seed, progress=reporter(), **size)))
+    made = simulate(
+        scenario,
+        data,
+        models=structures,
+        particles=size.particles,
+        box=size.box,
+        pixel=size.pixel,
+        snr=snr,
+        seed=seed,
+        progress=reporter(),
+    )
+    say(str(made))
     _heading(2, "check, train, embed, analyse")
-    config = resolve({"steps": steps, "seed": seed})
+    config = resolve({"steps": size.steps, "seed": seed})
     run_training(data / "particles.star", data / "reference.cif", config, run)
     _heading(3, "compare with the truth")
     opened = Run.open(run)

@@ -27,7 +27,5 @@ def embed(
     opened = Run.open(run)
     table = None if particles is None else read_particles(particles, datadir)
     found = embed_particles(opened, particles=table, refine_steps=refine_steps, progress=reporter())
-    say(
-        f"{len(found.z)} particles, {found.z.shape[1]} latent dimensions, mean elbo {found.elbo.mean():.2f} nats"
-    )
+    say(f"{len(found)} particles, mean elbo {found.elbo.mean():.2f} nats")
     say(f"written: {run / 'embedding.npz'}")

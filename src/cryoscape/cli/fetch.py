@@ -29,9 +29,7 @@ def local_model(name: str, folder: Path) -> Path:
     if path.is_file():
         return path
     if not _PDB_ID.match(name):
-        raise InputError(
-            "no such file", file=path, remedy="Give a .cif or .pdb file, or a PDB id such as 4ake."
-        )
+        raise InputError("no such file", file=path, remedy="Give a .cif or .pdb file, or a PDB id.")
     from biotite.database import RequestError, rcsb
 
     try:

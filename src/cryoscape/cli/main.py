@@ -16,12 +16,19 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownOptionError
 
 import cryoscape
+from cryoscape.cli.analyze import analyze
+from cryoscape.cli.check import check
+from cryoscape.cli.decode import decode
+from cryoscape.cli.demo import demo
+from cryoscape.cli.embed import embed
+from cryoscape.cli.evaluate import evaluate
 from cryoscape.cli.overrides import gather_section_options
+from cryoscape.cli.report import report
+from cryoscape.cli.simulate import simulate
+from cryoscape.cli.train import train
 from cryoscape.errors import InputError
 
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-_COMMANDS = ("demo", "simulate", "check", "train", "embed", "decode", "evaluate", "analyze", "report")
 
 app = App(
     name="cryoscape",
@@ -29,12 +36,11 @@ app = App(
     version=cryoscape.__version__,
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
-    help_epilogue="`cryoscape COMMAND --help` explains a command. --debug (or CRYOSCAPE_DEBUG=1) shows tracebacks.",
+    help_epilogue="COMMAND --help explains a command; --debug (or CRYOSCAPE_DEBUG=1) shows tracebacks.",
 )
-for _name in _COMMANDS:
-    # Given as strings, the modules are imported when a command or its help is asked for; they in turn
-    # import what is heavy inside their functions.
-    app.command(f"cryoscape.cli.{_name}:{_name}", name=_name)
+# In the order of the work. The modules are light: each imports what is heavy inside its function.
+for _command in (demo, simulate, check, train, embed, decode, evaluate, analyze, report):
+    app.command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,8 +110,8 @@ def _fail(code: int, message: str, debug: bool) -> int:
 
 
 def _usage_message(error: CycloptsError, arguments: Sequence[str]) -> str:
-    command = next((word for word in arguments if word in _COMMANDS), None)
-    ask = f"cryoscape {command} --help" if command else "cryoscape --help"
+    command = arguments[0] if arguments and arguments[0] in app else ""
+    ask = " ".join(f"cryoscape {command} --help".split())
     text = " ".join(str(error).split())
     if isinstance(error, UnknownOptionError) and not text.endswith((".", "?")):
         text += "."
@@ -118,7 +124,7 @@ def _users_fault(error: Exception, arguments: Sequence[str]) -> str | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{where}the disk is full, or a quota or size limit is reached\n  -> Free some space and run again."
+        return f"{where}the disk is full, or a size limit is reached\n  -> Free some space and run again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}no permission\n  -> Change the permission, or name another place."
     named = error.filename is not None and any(str(error.filename) in word for word in arguments)

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 RunFolder = Annotated[Path, Parameter(help="Run folder.")]
 OutFolder = Annotated[Path, Parameter(name=["--out", "-o"], help="Output folder.")]
-DataDir = Annotated[
-    Path | None, Parameter(help="Where to look for stacks that the table names by relative path.")
-]
+DataDir = Annotated[Path | None, Parameter(help="Folder to look for the stacks in.")]
 
 
 def one_thread(threads: int = 1) -> None:

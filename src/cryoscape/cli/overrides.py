@@ -184,9 +184,7 @@ def _input_error(
     reason = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return InputError(
-        f"{name or 'the settings'}: {reason}{shown}", file=source, remedy="Change this setting."
-    )
+    return InputError(f"{name or 'the settings'}: {reason}{shown}", file=source, remedy="Change it.")
 
 
 def _holds(tree: Mapping[str, Any], dotted: str) -> bool:
@@ -211,7 +209,7 @@ def _dotted(path: Sequence[str], valid: Sequence[str]) -> str:
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str | None:
-    """Return the valid name most like a mistyped one: within its section first, then the same word elsewhere."""
+    """Return the valid name most like a mistyped one: in its section, then the same word elsewhere."""
     section, _, word = name.rpartition(".")
     siblings = _siblings(name, valid)
     close = difflib.get_close_matches(word, [s.rpartition(".")[2] for s in siblings], n=1, cutoff=0.6)

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import OutFolder, need_empty_folder, need_file, one_thread
+from cryoscape.cli.options import OutFolder, need_file, one_thread
 from cryoscape.simulate.options import SCENARIOS, SimulationOptions
 
 
@@ -19,13 +19,14 @@ def simulate(
     out: OutFolder,
     models: Annotated[
         tuple[Path, ...],
-        Parameter(consume_multiple=True, show_default=False, help="Structures to simulate from."),
+        Parameter(consume_multiple=True, show_default=False, help="Structures, .cif or .pdb."),
     ] = (),
-    particles: int | None = None,
-    box: Annotated[int | None, Parameter(help="Box side, px.")] = None,
-    pixel: Annotated[float | None, Parameter(help="Pixel size, A.")] = None,
-    snr: Annotated[float | None, Parameter(help="Variance of the signal over that of the noise.")] = None,
+    particles: int = 10_000,
+    box: Annotated[int, Parameter(help="Box side, px.")] = 128,
+    pixel: Annotated[float, Parameter(help="Pixel size, A.")] = 1.0,
+    snr: Annotated[float, Parameter(help="Variance of the signal over that of the noise.")] = 0.1,
     seed: int = 0,
+    force: Annotated[bool, Parameter(show_default=False, help="Replace an earlier simulation.")] = False,
     options: Annotated[SimulationOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Write particles.star, particles.mrcs, reference.cif and truth.npz."""
@@ -34,15 +35,17 @@ def simulate(
     one_thread()
     for path in models:
         need_file(path, "Give .cif or .pdb files to --models.")
-    need_empty_folder(out, "Name a new folder with -o.")
-    chosen = {"particles": particles, "box": box, "pixel": pixel, "snr": snr}
     report = run_simulation(
         scenario,
         out,
         models=models,
+        particles=particles,
+        box=box,
+        pixel=pixel,
+        snr=snr,
         seed=seed,
-        options=options or SimulationOptions(),
+        options=options,
+        force=force,
         progress=reporter(),
-        **{name: value for name, value in chosen.items() if value is not None},
     )
     say(str(report))

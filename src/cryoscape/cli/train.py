@@ -54,7 +54,7 @@ def train(
     resume: Annotated[bool, Parameter(show_default=False, help="Go on from the last checkpoint.")] = False,
     force: Annotated[
         bool,
-        Parameter(show_default=False, help="Replace an earlier run, and go on though the check refuses."),
+        Parameter(show_default=False, help="Replace an earlier run; do not let the check refuse."),
     ] = False,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", show=False)] = (),
 ) -> None:
@@ -83,7 +83,7 @@ def train(
     if model is None:
         raise InputError(
             f"the {chosen.decoder.kind} decoder needs a reference model",
-            remedy="Give --model REF.cif or REF.pdb.",
+            remedy="Give --model, a .cif or .pdb.",
         )
     if (out / "run.json").exists() and not (resume or force):
         raise InputError(
@@ -121,8 +121,8 @@ def resolve(
             overrides.put(from_flags, _SHORT[name], value)
     if "steps" in flags and flags["steps"] is not None and flags.get("epochs") is not None:
         raise InputError("both --steps and --epochs are given", remedy="Give one of them.")
-    name = preset or from_file.get("preset")
-    base = from_earlier if from_earlier and name is None else preset_settings(str(name or "cryoscape"))
+    wanted = preset or from_file.get("preset")
+    base = from_earlier if from_earlier and wanted is None else preset_settings(str(wanted or "cryoscape"))
     tree = overrides.default_kinds(Config)
     for layer in (base, from_file, from_flags):
         tree = merged(tree, layer)
