@@ -20,12 +20,6 @@ from cryoscape.errors import InputError
 # Voxels longer on one axis than on another by more than this fraction are no rounding.
 _ANISOTROPY = 1e-3
 _STACK_MODES = {np.dtype(k): mode for k, mode in (("i1", 0), ("i2", 1), ("f4", 2), ("u2", 6), ("f2", 12))}
-    np.dtype("f4"): 2,
-    np.dtype("f2"): 12,
-    np.dtype("i2"): 1,
-    np.dtype("u2"): 6,
-    np.dtype("i1"): 0,
-}
 _WHERE_SPACE_GROUP = 22
 
 
