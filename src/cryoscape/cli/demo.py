@@ -78,7 +78,7 @@ def demo(
         seed=seed,
         progress=reporter(),
     )
-    say(str(made))
+    say("\n".join(made.lines()))
     _heading(2, "check, train, embed, analyse")
     config = resolve({"steps": size.steps, "seed": seed})
     run_training(data / "particles.star", data / "reference.cif", config, run)

@@ -48,4 +48,4 @@ def simulate(
         force=force,
         progress=reporter(),
     )
-    say(str(report))
+    say("\n".join(report.lines()))
