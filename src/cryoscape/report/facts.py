@@ -1,0 +1,185 @@
+"""What the page says in words: the run, its settings, its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryoscape.analysis.summary import AnalysisSummary
+from cryoscape.errors import InputError
+
+if TYPE_CHECKING:
+    from cryoscape.training.run import Run
+
+PREFLIGHT = "preflight.json"
+_LISTED = 200
+
+_WHAT = {
+    "config.yaml": "all settings, as resolved",
+    "run.json": "versions, seed, hardware, status",
+    "metrics.csv": "training record",
+    "preflight.json": "what the check of the input found",
+    "embedding.npz": "latent code, evidence and half of every particle",
+    "open_in_chimerax.cxc": "opens the structures in ChimeraX",
+    "ensemble/clusters.cif": "a real particle's structure for each group",
+    "analysis/analysis.json": "components, groups, verdict",
+    "analysis/analysis.npz": "the same for every particle",
+    "analysis/evaluation.json": "recovered against true",
+    "analysis/evaluation.npz": "the same for every particle",
+    "analysis/motion.defattr": "motion of each residue, for ChimeraX",
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the run.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the run.
+    size : str
+        For people.
+    what : str
+        What it is; empty where the name says it.
+    """
+
+    path: str
+    size: str
+    what: str
+
+
+def headline(run: Run, summary: AnalysisSummary | None) -> list[tuple[str, str]]:
+    """Return the few numbers that say what this run is, as (value, name)."""
+    facts: list[tuple[str, str]] = []
+    if summary is not None:
+        facts.append((f"{len(summary.row):,}", "particles"))
+    if run.model is not None:
+        chains = len(set(np.asarray(run.model.chain_id).tolist()))
+        facts.append((f"{len(run.model):,}", f"residues in {chains} chain{'s' if chains > 1 else ''}"))
+    if summary is not None:
+        facts.append((str(len(summary.latent.mean)), "latent dimensions"))
+        if summary.motion is not None:
+            facts.append((f"{summary.motion.spread:.2f} Å", "rms motion over all residues"))
+        facts.append((f"{summary.collapse.nats:.1f}", "nats an image tells about its code"))
+    images = np.asarray((run.metrics or {}).get("images", []), dtype=np.float64)
+    if len(images):
+        facts.append((f"{np.nanmax(images):,.0f}", "images seen in training"))
+    return facts
+
+
+def provenance(run: Run) -> list[tuple[str, str]]:
+    """Return the contents of run.json as rows."""
+    return list(_flat(run.info or {}))
+
+
+def settings(config: Any) -> list[tuple[str, str]]:
+    """Return all settings as rows of dotted name and value.
+
+    Parameters
+    ----------
+    config : Config or dict
+        The settings.
+
+    Returns
+    -------
+    list of (str, str)
+    """
+    values = config.model_dump(mode="json") if hasattr(config, "model_dump") else (config or {})
+    return list(_flat(values))
+
+
+def preflight_lines(folder: Path) -> list[tuple[str, str]]:
+    """Return what the check of the input found, as rows; empty where it left no file.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+
+    Returns
+    -------
+    list of (str, str)
+
+    Raises
+    ------
+    InputError
+        The file is not JSON.
+    """
+    path = folder / PREFLIGHT
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError("this is not a JSON file", file=path, remedy="Delete it.") from error
+    if isinstance(content, dict) and isinstance(content.get("text"), str):
+        return [("", line) for line in content["text"].splitlines() if line.strip()]
+    return list(_flat(content)) if isinstance(content, dict) else []
+
+
+def list_files(folder: Path) -> list[File]:
+    """List the files of a run, the ones at the top first.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+
+    Returns
+    -------
+    list of File
+        At most 200; hidden and temporary files are left out.
+    """
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    names = sorted((path.relative_to(folder).as_posix() for path in found), key=lambda name: (name.count("/"), name))
+    return [File(name, _size((folder / name).stat().st_size), _what(name)) for name in names[:_LISTED]]
+
+
+def _what(name: str) -> str:
+    if name in _WHAT:
+        return _WHAT[name]
+    stem = Path(name).stem
+    if name.startswith("ensemble/pc") and stem[2:].isdigit():
+        return f"walk along component {stem[2:]}, several models"
+    if name.startswith("checkpoints/"):
+        return "trained weights"
+    return "plot" if name.endswith(".png") else ""
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.1f} GB"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Any:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and len(value) > 12:
+            yield f"{prefix}{key}", f"{len(value)} values"
+        else:
+            yield f"{prefix}{key}", _word(value)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_word(entry) for entry in value)
+    return str(value)

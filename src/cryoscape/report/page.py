@@ -1,0 +1,158 @@
+"""One self-contained page that shows a run; it opens offline in any browser."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryoscape.analysis.evaluate import EVALUATION
+from cryoscape.analysis.evaluation import Evaluation
+from cryoscape.analysis.summary import AnalysisSummary
+from cryoscape.errors import InputError
+from cryoscape.files import atomic_path
+from cryoscape.report import figures
+from cryoscape.report.facts import (
+    File,
+    headline,
+    list_files,
+    preflight_lines,
+    provenance,
+    settings,
+)
+from cryoscape.report.movie import movie
+from cryoscape.report.plots import write_plots
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from cryoscape.training.run import Embedding, Run
+
+REPORT = "report.html"
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` and the PNG plots from what the run folder holds.
+
+    The page says what is missing rather than failing: without an analysis it shows the training record
+    alone, and the comparison with the truth appears once `evaluate` has run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    Path
+        The page. One file with scripts, style and data inside; links to other files are relative.
+
+    Raises
+    ------
+    InputError
+        Files of the analysis are damaged, or the disk is full.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    folder = Path(run.path)
+    summary = AnalysisSummary.read(folder)
+    evaluation = Evaluation.read(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
+    write_plots(run, summary, evaluation)
+    drawn, colourings, frames = _figures(run, summary, evaluation)
+    environment = Environment(
+        loader=PackageLoader("cryoscape.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    templates = files("cryoscape.report") / "templates"
+    page = environment.get_template("report.html.j2").render(
+        title=folder.resolve().name,
+        headline=headline(run, summary),
+        provenance=provenance(run),
+        settings=settings(run.config),
+        preflight=preflight_lines(folder),
+        summary=summary,
+        groups=_groups(summary),
+        evaluation=evaluation,
+        states=[] if evaluation is None else [asdict(row) for row in evaluation.states],
+        warnings=[*(summary.warnings if summary else ()), *(evaluation.warnings if evaluation else ())],
+        figures={name: _embedded(figure.to_json()) for name, figure in drawn.items()},
+        colourings=colourings,
+        colourings_json=_embedded(json.dumps(colourings, separators=(",", ":"))),
+        movie_json=_embedded(json.dumps(frames, separators=(",", ":"))) if frames else None,
+        frames=len(frames["position"]) if frames else 0,
+        files=_with_page(list_files(folder)),
+        style=(templates / "style.css").read_text(encoding="utf-8"),
+        script=(templates / "page.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+    )
+    with atomic_path(folder / REPORT) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / REPORT
+
+
+def _figures(
+    run: Run, summary: AnalysisSummary | None, evaluation: Evaluation | None
+) -> tuple[dict[str, Figure], list[dict[str, Any]], dict[str, Any]]:
+    """Figures by the name of their box, the ways to colour the maps, and the frames of the movie."""
+    drawn: dict[str, Figure | None] = {"learning": figures.learning_figure(run.metrics)}
+    colourings: list[dict[str, Any]] = []
+    frames: dict[str, Any] = {}
+    if summary is not None:
+        embedding = _matching_embedding(run, summary)
+        maps, colourings = figures.map_figures(
+            summary, embedding.elbo if embedding else None, embedding.gain if embedding else None
+        )
+        drawn |= {f"map-{name}": figure for name, figure in maps.items()}
+        drawn["mixture"] = figures.mixture_figure(summary)
+    if summary is not None and summary.motion is not None and run.model is not None:
+        walk = summary.traversals[0]
+        coords = run.decode(walk.z)
+        ends = np.linalg.norm(coords[-1].astype(np.float64) - coords[0], axis=1)
+        drawn["residues"] = figures.residue_figure(summary, run.model, ends)
+        drawn["histogram"] = figures.histogram_figure(summary)
+        drawn["movie"], frames = movie(run.model, coords, walk.position)
+    if evaluation is not None:
+        drawn["states"] = figures.states_figure(evaluation)
+        drawn["populations"] = figures.population_figure(evaluation)
+    return {name: figure for name, figure in drawn.items() if figure is not None}, colourings, frames
+
+
+def _matching_embedding(run: Run, summary: AnalysisSummary) -> Embedding | None:
+    """Return the embedding if it is the one that was analysed."""
+    try:
+        embedding = run.embedding
+    except InputError:
+        return None
+    return embedding if np.array_equal(embedding.row, summary.row) else None
+
+
+def _groups(summary: AnalysisSummary | None) -> list[dict[str, Any]]:
+    if summary is None:
+        return []
+    groups, n = summary.clusters, len(summary.row)
+    at = None if summary.motion is None else summary.motion.components.scores[groups.particle, 0]
+    return [
+        {
+            "number": k + 1,
+            "count": int(groups.count[k]),
+            "share": float(groups.count[k]) / n,
+            "position": None if at is None else float(at[k]),
+            "radius": float(groups.radius[k]),
+            "row": int(summary.row[groups.particle[k]]) + 1,
+            "colour": figures.QUALITATIVE[k % len(figures.QUALITATIVE)],
+        }
+        for k in range(len(groups.count))
+    ]
+
+
+def _with_page(listed: list[File]) -> list[File]:
+    return [entry for entry in listed if entry.path != REPORT]
+
+
+def _embedded(text: str) -> str:
+    """Make JSON safe inside a script element, which any "</script" in the text would close."""
+    return text.replace("<", "\\u003c")

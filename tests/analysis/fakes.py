@@ -1,0 +1,133 @@
+"""A run whose decoder is a known linear map, and a truth it can be compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cryoscape.structures.atomic_model import AtomicModel
+
+
+@dataclass
+class FakeEmbedding:
+    uid: np.ndarray
+    row: np.ndarray
+    half: np.ndarray
+    held_out: np.ndarray
+    z: np.ndarray
+    z_sd: np.ndarray
+    kl: np.ndarray
+    elbo: np.ndarray
+    gain: np.ndarray
+
+
+@dataclass
+class FakeRun:
+    path: Path
+    model: AtomicModel | None
+    embedding: FakeEmbedding | None
+    modes: np.ndarray
+    metrics: dict = field(default_factory=dict)
+    info: dict = field(default_factory=dict)
+    config: object = None
+    particles: object = None
+    largest_chunk: int = 0
+
+    def decode(self, z):
+        self.largest_chunk = max(self.largest_chunk, len(z))
+        move = np.tensordot(np.asarray(z, dtype=np.float64), self.modes, axes=1)
+        return (np.asarray(self.model.coords, dtype=np.float64) + move).astype(np.float32)
+
+
+def chain_model(n=40, chains="AB", shift=(80.0, 80.0, 80.0)):
+    """Helices side by side, 3.8 A between neighbours, `n` residues in all."""
+    each = n // len(chains)
+    turn = np.arange(each) * np.deg2rad(100)
+    helix = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * np.arange(each)], axis=1)
+    coords = np.concatenate([helix + [12.0 * k, 0, 0] for k in range(len(chains))]) + shift
+    n = len(coords)
+    coords = coords.astype(np.float32)
+    return AtomicModel(
+        coords=coords,
+        weights=np.full(n, 50, np.float32),
+        chain_id=np.repeat(list(chains), each),
+        residue_number=np.tile(np.arange(1, each + 1), len(chains)),
+        insertion_code=np.full(n, ""),
+        residue_name=np.full(n, "ALA"),
+        kind=np.zeros(n, np.int8),
+        atom_name=np.full(n, "CA"),
+        heavy_coords=coords,
+        heavy_weights=np.full(n, 6, np.float32),
+        heavy_residue=np.arange(n),
+    )
+
+
+def swing(model, chain="B", length=1.0):
+    """Shift of one chain along x that grows along the chain; rms over its residues is `length`."""
+    move = np.zeros((len(model), 3))
+    mine = np.flatnonzero(model.chain_id == chain)
+    move[mine, 0] = np.linspace(0, 1, len(mine))
+    return length * move / np.sqrt(np.mean(move[mine, 0] ** 2))
+
+
+def metrics(steps=60):
+    """A training record with both splits, as the loop writes it."""
+    step = np.arange(1, steps + 1) * 50
+    grow = 1 - np.exp(-step / 800)
+    rng = np.random.default_rng(5)
+    columns = {
+        "step": step,
+        "images": step * 64,
+        "loss": 6000 - 40 * grow,
+        "elbo": -6000 + 30 * grow + rng.normal(0, 2, steps),
+        "log_likelihood": -5995 + 35 * grow,
+        "kl": 4.5 * grow + 0.1 * rng.random(steps),
+        "beta": np.minimum(step / 1000, 1.0),
+        "bond": 2 * (1 - grow) + 0.2,
+        "network": 3 * (1 - grow) + 0.5,
+        "clash": 0.1 * (1 - grow),
+        "gain_nats": 30 * grow,
+        "lr": np.full(steps, 1e-3),
+        "seconds": step * 0.1,
+    }
+    columns = {name: np.concatenate([value, value[9::10]]) for name, value in columns.items()}
+    columns["split"] = np.array(["train"] * steps + ["held_out"] * (steps // 10))
+    return columns
+
+
+def fake_run(path, n=400, z=None, z_sd=0.1, amplitude=3.0, seed=0, model=None):
+    """A run with d = 3: z0 swings chain B, z1 chain A a little, z2 does nothing."""
+    rng = np.random.default_rng(seed)
+    model = chain_model() if model is None else model
+    if z is None:
+        z = rng.standard_normal((n, 3))
+    n = len(z)
+    modes = np.stack([swing(model, "B", amplitude), swing(model, "A", 0.2 * amplitude), np.zeros((len(model), 3))])
+    embedding = FakeEmbedding(
+        uid=np.arange(n, dtype=np.uint64),
+        row=np.arange(n),
+        half=np.where(np.arange(n) % 2, 1, 2).astype(np.int8),
+        held_out=np.arange(n) % 20 == 0,
+        z=np.asarray(z, np.float32),
+        z_sd=np.full(np.shape(z), z_sd, np.float32),
+        kl=np.full(n, 4.5, np.float32),
+        elbo=(-6000 + rng.normal(0, 3, n)).astype(np.float32),
+        gain=(5 + rng.normal(0, 2, n)).astype(np.float32),
+    )
+    Path(path).mkdir(parents=True, exist_ok=True)
+    info = {"version": "0.1.0", "status": "finished", "seed": 0, "hardware": {"device": "cpu", "threads": 1}}
+    return FakeRun(Path(path), model, embedding, modes, metrics(), info, {"decoder": {"kind": "atomic"}})
+
+
+def write_truth(folder, run, level, state, population=None, scenario="linear1d", **extra):
+    """Truth whose state s is the run's own structure at z0 = level[s]."""
+    z = np.zeros((len(level), run.modes.shape[0]))
+    z[:, 0] = level
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"state": np.asarray(state), "coords": run.decode(z), "cv": np.asarray(level, float)}
+    arrays["population"] = np.full(len(level), 1 / len(level)) if population is None else np.asarray(population)
+    np.savez(folder / "truth.npz", scenario=scenario, **(arrays | extra))
+    return folder / "truth.npz"
