@@ -1,0 +1,71 @@
+"""Encoders: image features in, q(z | x) out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from cryoscape.models.networks import Activation, ConvolutionalNetwork, mlp, residual_mlp, shrink_
+from cryoscape.models.posteriors import DiagonalGaussian
+
+Network = Literal["mlp", "residual", "cnn"]
+
+
+class Encoder(nn.Module):
+    """Standardised features -> diagonal Gaussian posterior.
+
+    Parameters
+    ----------
+    n_features : int
+        Length of the feature vector.
+    z_dim : int
+        Dimension of z.
+    network : {"mlp", "residual", "cnn"}
+        `cnn` takes features that are a square image.
+    hidden : sequence of int
+        Widths.
+    activation : str
+        Of the hidden layers.
+    """
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        z_dim: int,
+        *,
+        network: Network = "mlp",
+        hidden: Sequence[int] = (512, 256, 128, 64),
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        self.register_buffer("feature_mean", torch.zeros(n_features))
+        self.register_buffer("feature_scale", torch.ones(n_features))
+        n_out = 2 * z_dim
+        if network == "cnn":
+            side = round(n_features**0.5)
+            self.network: nn.Module = ConvolutionalNetwork(side, hidden, n_out)
+            last = cast(nn.Linear, cast(ConvolutionalNetwork, self.network).head[-1])
+        else:
+            build = mlp if network == "mlp" else residual_mlp
+            sequence = build(n_features, hidden, n_out, activation)
+            self.network, last = sequence, cast(nn.Linear, sequence[-1])
+        shrink_(last, 0.3)
+
+    @torch.no_grad()
+    def standardise(self, features: Tensor) -> None:
+        """Set mean and scale of the features from a sample (n, n_features)."""
+        self.feature_mean.copy_(features.mean(0))
+        self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-12))
+
+    def forward(self, features: Tensor) -> DiagonalGaussian:
+        """(B, n_features) -> posterior of z."""
+        out = self.network((features - self.feature_mean) * self.feature_scale)
+        mean, log_var = out.chunk(2, dim=-1)
+        # Bounded so that one bad image cannot overflow the KL: standard deviations of 1e-4 to 20.
+        return DiagonalGaussian(mean, log_var.clamp(-18.0, 6.0))

@@ -1,0 +1,133 @@
+"""What an encoder sees of an image.
+
+`image`: the particle itself, CTF-corrected and cut to the particle's window. `score`: the gradient of
+the log-likelihood at the reference structure, pulled back to the model's frame, where it depends on pose
+and CTF only through what the image says (EMAN2's e2gmm feeds its encoder the same way). `field`: the
+matched-filter residual sampled on a coarse grid around the structure, for motions too large for a gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cryoscape.models.likelihoods import Likelihood
+from cryoscape.physics import fourier, gaussians
+
+
+def pooling_matrix(n_residues: int, n_beads: int) -> Tensor:
+    """Averages consecutive residues into at most `n_beads` beads, shape (beads, residues)."""
+    n_beads = min(n_beads, n_residues)
+    bead = torch.arange(n_residues) * n_beads // n_residues
+    matrix = functional.one_hot(bead, n_beads).T.float()
+    return matrix / matrix.sum(1, keepdim=True).sqrt()
+
+
+def score_features(
+    likelihood: Likelihood,
+    images: Tensor,
+    ctf: Tensor,
+    group: Tensor,
+    rotations: Tensor,
+    coords: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """Gradient of the log-likelihood with respect to every residue of a structure.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        Its gain and noise spectra are used.
+    images, ctf, group, rotations
+        The batch.
+    coords : Tensor, shape (N, 3)
+        Structure at which the gradient is taken, world frame, Angstrom.
+    weights : Tensor, shape (N,)
+        Electrons, normalised as the decoder's.
+
+    Returns
+    -------
+    Tensor, shape (B, N, 3)
+        Nats per Angstrom, in the model's frame.
+    """
+    with torch.enable_grad():
+        leaf = coords.expand(images.shape[0], -1, -1).clone().requires_grad_()
+        y = gaussians.project_fourier(leaf, weights, rotations, likelihood.box, likelihood.pixel_size)
+        residual = likelihood.score_residual(images, y.detach(), ctf, group)
+        inner = (torch.view_as_real(residual) * torch.view_as_real(y)).sum()
+        return torch.autograd.grad(inner, leaf)[0]
+
+
+def field_grid(coords: Tensor, spacing: float, margin: float) -> Tensor:
+    """Points of a cubic grid within `margin` of the structure, shape (M, 3), Angstrom."""
+    low, high = coords.amin(0) - margin, coords.amax(0) + margin
+    axes = [torch.arange(float(a), float(b) + spacing, spacing) for a, b in zip(low, high)]
+    grid = torch.cartesian_prod(*axes).to(coords)
+    return grid[torch.cdist(grid, coords).amin(1) <= margin]
+
+
+def field_features(
+    likelihood: Likelihood,
+    images: Tensor,
+    ctf: Tensor,
+    group: Tensor,
+    rotations: Tensor,
+    coords: Tensor,
+    weights: Tensor,
+    points: Tensor,
+    blur: float,
+) -> Tensor:
+    """Log-likelihood gained by a unit of blurred density at each grid point, to first order.
+
+    Parameters
+    ----------
+    points : Tensor, shape (M, 3)
+        World frame, Angstrom.
+    blur : float
+        Standard deviation of the probe density, Angstrom.
+    likelihood, images, ctf, group, rotations, coords, weights
+        As in `score_features`.
+
+    Returns
+    -------
+    Tensor, shape (B, M)
+    """
+    box, pixel = likelihood.box, likelihood.pixel_size
+    y = gaussians.project_fourier(coords[None], weights, rotations, box, pixel)
+    residual = likelihood.score_residual(images, y, ctf, group)
+    k2 = fourier.frequency_grid(box, pixel, device=images.device).square().sum(-1)
+    # The residual carries the pair weight 2, which the inverse transform puts in by itself.
+    field = fourier.inverse(residual * 0.5 * torch.exp(-2 * torch.pi**2 * blur**2 * k2), box)
+    view = torch.matmul(points, rotations[:, :2].transpose(1, 2))
+    # grid_sample's -1 .. 1 are the outer edges of the first and last pixel (align_corners=False).
+    where = (2 * (view / pixel + box // 2) + 1) / box - 1
+    return functional.grid_sample(
+        field[:, None], where[:, None], mode="bilinear", padding_mode="zeros", align_corners=False
+    )[:, 0, 0]
+
+
+def image_features(
+    likelihood: Likelihood, images: Tensor, ctf: Tensor, group: Tensor, side: int, phase_flip: bool = True
+) -> Tensor:
+    """The band-limited image, phase-flipped and whitened, cut to a window around the particle.
+
+    Parameters
+    ----------
+    side : int
+        Pixels of the window, even.
+    phase_flip : bool
+        False gives the image as it was recorded, as cryoSTAR's encoder sees it.
+    likelihood, images, ctf, group
+        As in `score_features`.
+
+    Returns
+    -------
+    Tensor, shape (B, side * side)
+    """
+    noise = likelihood.noise[group][:, likelihood.shells].sqrt()
+    inside = (likelihood.weights > 0).to(noise.dtype)
+    factor = torch.sign(ctf) * inside / noise if phase_flip else inside
+    real = fourier.inverse(images * factor, likelihood.box)
+    start = likelihood.box // 2 - side // 2
+    return real[:, start : start + side, start : start + side].flatten(1)

@@ -1,0 +1,185 @@
+"""Image likelihoods p(x | z): how a projection is compared with a particle image.
+
+Both take band-limited Fourier coefficients in the layout of `cryoscape.physics.fourier`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from cryoscape.physics import fourier
+
+
+class Likelihood(nn.Module, ABC):
+    """Comparison of images with predicted projections.
+
+    Parameters
+    ----------
+    box : int
+        Side of the band-limited box.
+    pixel_size : float
+        Angstrom per pixel of that box.
+    cutoff : float
+        Resolution limit, Angstrom.
+    n_groups : int
+        Number of optics groups.
+    """
+
+    weights: Tensor
+    shells: Tensor
+    gain: Tensor
+    noise: Tensor
+    n_shells: int
+
+    def __init__(self, box: int, pixel_size: float, cutoff: float, n_groups: int = 1) -> None:
+        super().__init__()
+        self.box, self.pixel_size, self.cutoff, self.n_groups = box, pixel_size, cutoff, n_groups
+        self.register_buffer("weights", fourier.band_weights(box, pixel_size, cutoff), persistent=False)
+        shells = fourier.shell_index(box)
+        self.n_shells = int(shells[self.weights > 0].max()) + 1
+        self.register_buffer("shells", shells.clamp(max=self.n_shells - 1), persistent=False)
+        self.register_buffer("gain", torch.ones(n_groups, self.n_shells))
+        self.register_buffer("noise", torch.ones(n_groups, self.n_shells))
+
+    @abstractmethod
+    def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
+        """Nats gained over pure noise for every image, shape (B,).
+
+        Parameters
+        ----------
+        images, projections : Tensor, shape (B, box, box // 2 + 1)
+            Complex coefficients: measured, and predicted without CTF and gain.
+        ctf : Tensor, shape (B, box, box // 2 + 1)
+        group : Tensor, shape (B,), int64
+            Optics group.
+        """
+
+    def transfer(self, ctf: Tensor, group: Tensor) -> Tensor:
+        """CTF times radial gain, shape (B, box, box // 2 + 1): what multiplies a projection."""
+        return ctf * self.gain[group][:, self.shells]
+
+    def score_residual(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
+        """Whitened, CTF-weighted residual w T (X - T Y) / s2, whose correlation with dY is d log p.
+
+        The gradient of the gaussian likelihood in the projection, for either likelihood: it is what the
+        `score` encoder features are made of. Shape (B, box, box // 2 + 1), complex.
+        """
+        t = self.transfer(ctf, group)
+        return (images - t * projections) * (self.weights * t / self.noise[group][:, self.shells])
+
+    def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:  # noqa: B027
+        """Update running estimates from a batch (no gradient). The default keeps none."""
+
+
+def _shell_sums(values: Tensor, shells: Tensor, group: Tensor, n_groups: int, n_shells: int) -> Tensor:
+    """Add up (B, D, H) values over the coefficients of each shell and the images of each group."""
+    per_image = values.new_zeros(values.shape[0], n_shells)
+    per_image.index_add_(1, shells.reshape(-1), values.reshape(values.shape[0], -1))
+    out = values.new_zeros(n_groups, n_shells)
+    return out.index_add_(0, group, per_image)
+
+
+class GaussianLikelihood(Likelihood):
+    """Gaussian noise of radial spectrum s2(|k|), in nats.
+
+    log p(x|z) = - sum_k w_k |X - g C Y|^2 / (2 s2) + const, with w_k = 2 for coefficients that stand for a
+    conjugate pair. Returned relative to the pure-noise hypothesis Y = 0, so that a value of 5 says "5 nats
+    more likely than an empty image". Gain g and noise s2 are radial least-squares estimates, per optics
+    group, first against the reference and then running with the model (`observe`).
+
+    Parameters
+    ----------
+    box, pixel_size, cutoff, n_groups
+        As in `Likelihood`.
+    memory : float
+        Weight of the past in the running estimates, per batch.
+    """
+
+    sums: Tensor
+
+    def __init__(
+        self, box: int, pixel_size: float, cutoff: float, n_groups: int = 1, memory: float = 0.98
+    ) -> None:
+        super().__init__(box, pixel_size, cutoff, n_groups)
+        self.memory = memory
+        # Running sums: cross power, model power, image power, number of coefficients.
+        self.register_buffer("sums", torch.zeros(4, n_groups, self.n_shells, dtype=torch.float64))
+
+    def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
+        """Nats gained over pure noise: sum w (Re(X* T Y) - |T Y|^2 / 2) / s2, shape (B,)."""
+        t = self.transfer(ctf, group)
+        precision = self.weights / self.noise[group][:, self.shells]
+        y = torch.view_as_real(projections)
+        linear = torch.view_as_real(images) * (t * precision)[..., None]
+        quadratic = (0.5 * t.square() * precision)[..., None]
+        return ((linear - quadratic * y) * y).sum((1, 2, 3))
+
+    @torch.no_grad()
+    def accumulate(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
+        """Radial sums of one batch, shape (4, groups, shells), for `fit` and `observe`."""
+        cy = ctf * projections
+        cross = (torch.view_as_real(images) * torch.view_as_real(cy)).sum(-1) * self.weights
+        power = torch.view_as_real(cy).square().sum(-1) * self.weights
+        image = torch.view_as_real(images).square().sum(-1) * self.weights
+        count = self.weights.expand_as(image)
+        return torch.stack(
+            [
+                _shell_sums(v, self.shells, group, self.n_groups, self.n_shells).double()
+                for v in (cross, power, image, count)
+            ]
+        )
+
+    @torch.no_grad()
+    def fit(self, sums: Tensor) -> None:
+        """Set gain and noise from radial sums (4, groups, shells): least squares, shell by shell.
+
+        The gain is smoothed over three shells with the weight of their evidence and held at or above zero:
+        a negative correlation of a whole shell is noise, not physics.
+        """
+        cross, power, image, count = self._pool(sums)
+        kernel = torch.tensor([[[0.5, 1.0, 0.5]]], dtype=cross.dtype, device=cross.device)
+        smooth = [
+            nn.functional.conv1d(v[:, None], kernel, padding=1)[:, 0] for v in (cross, power)
+        ]
+        gain = (smooth[0] / smooth[1].clamp_min(1e-30)).clamp_min(0.0)
+        residual = image - 2 * gain * cross + gain.square() * power
+        noise = residual / count.clamp_min(1.0)
+        # Shells without coefficients (k = 0) never enter the sum; any positive number serves.
+        noise = torch.where(count > 0, noise, torch.ones_like(noise))
+        self.gain.copy_(torch.where(count > 0, gain, torch.zeros_like(gain)).float())
+        self.noise.copy_(noise.clamp_min(1e-12).float())
+        self.sums.copy_(sums)
+
+    def _pool(self, sums: Tensor) -> Tensor:
+        """Give groups with few particles the average of all: fewer than 50 images say too little."""
+        count = sums[3]
+        images = count.sum(-1, keepdim=True) / self.weights.sum()
+        pooled = sums.sum(1, keepdim=True).expand_as(sums)
+        return torch.where(images[None] >= 50, sums, pooled)
+
+    @torch.no_grad()
+    def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:
+        """Move gain and noise towards the current model: running radial sums with memory."""
+        self.fit(self.memory * self.sums + self.accumulate(images, projections, ctf, group))
+
+
+class CorrelationLikelihood(Likelihood):
+    """The correlation objective of cryoSTAR and cryoSPHERE.
+
+    n times the normalised correlation of image and CTF-corrupted projection, with n the number of real
+    degrees of freedom of the band: the scale on which cryoSTAR's KL weight beta / (d n) becomes beta / d.
+    It is not a log-likelihood (at SNR s one unit is worth about sqrt(s) nats), which is why presets that
+    use it set their own KL weight. Li et al. 2024, equation 6.
+    """
+
+    def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
+        """Degrees of freedom times correlation, shape (B,)."""
+        w = self.weights[..., None]
+        x = torch.view_as_real(images)
+        y = torch.view_as_real(ctf * projections) * self.gain[group][:, self.shells][..., None]
+        cross = (w * x * y).sum((1, 2, 3))
+        norms = (w * x.square()).sum((1, 2, 3)) * (w * y.square()).sum((1, 2, 3))
+        return self.weights.sum() * cross / (norms + 1e-20).sqrt()

@@ -1,0 +1,200 @@
+"""The whole run as one tree of settings.
+
+Every choice between implementations is a union discriminated by `kind`; a misspelt name is refused. Each
+default is stated with its source or the measurement behind it in `docs/defaults.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Network = Literal["mlp", "residual", "cnn"]
+Activation = Literal["relu", "silu", "gelu", "leaky_relu"]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every part: frozen, and unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    """Which part of the images is used."""
+
+    cutoff: Positive | None = None
+    """Resolution limit of the likelihood, A; by default where model and consensus agree (FSC 0.5)."""
+    held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """Fraction of the particles that are never trained on."""
+    invert: bool | None = None
+    """Whether protein is negative in the files; by default found by the pre-flight check."""
+    frame: Literal["auto", "corner", "centre", "centroid"] = "auto"
+    """Where the model file's origin is; by default found by the pre-flight check."""
+    cache_memory: NonNegative = 2.0
+    """Band-limited images are kept in memory up to this many GiB; beyond it they are read on demand."""
+
+
+class EncoderConfig(Section):
+    """How an image is turned into a posterior."""
+
+    kind: Literal["image", "score", "field", "image+score", "score+field", "image+score+field"] = "score"
+    """What the encoder sees; see `cryoscape.models.features`."""
+    network: Network = "mlp"
+    hidden: tuple[int, ...] = (512, 256, 128, 64)
+    activation: Activation = "relu"
+    phase_flip: bool = True
+    """Whether `image` features are phase-flipped, whitened and cut to the particle's window."""
+    max_beads: Annotated[int, Field(ge=8)] = 512
+    """Score features of larger structures are pooled along the chain to this many beads."""
+    field_spacing: Positive = 8.0
+    """Grid of the `field` features, A."""
+    field_margin: Positive = 15.0
+    """How far from the structure the grid reaches, A."""
+    refresh: tuple[Fraction, ...] = ()
+    """Fractions of the run at which score features are recomputed at the current mean structure."""
+
+
+class AtomicConfig(Section):
+    """Every residue moves (cryoSTAR)."""
+
+    kind: Literal["atomic"] = "atomic"
+    hidden: tuple[int, ...] = (32, 64, 128, 256, 512)
+    activation: Activation = "relu"
+
+
+class ModesConfig(Section):
+    """Normal-mode amplitudes and a rigid-body correction (NMA baseline)."""
+
+    kind: Literal["modes"] = "modes"
+    n_modes: Annotated[int, Field(ge=1)] = 16
+    cutoff: Positive = 12.0
+    """Contact distance of the elastic network, A."""
+    hidden: tuple[int, ...] = (32, 64, 128, 256, 512)
+    activation: Activation = "relu"
+    rigid: bool = True
+
+
+class SegmentsConfig(Section):
+    """Rigid segments with soft borders along the chains (cryoSPHERE)."""
+
+    kind: Literal["segments"] = "segments"
+    n_segments: Annotated[int, Field(ge=1)] = 20
+    hidden: tuple[int, ...] = (512, 512)
+    activation: Activation = "leaky_relu"
+    temperature: Positive = 0.05
+    """Of the softmax that assigns residues to segments."""
+
+
+DecoderConfig = Annotated[AtomicConfig | ModesConfig | SegmentsConfig, Field(discriminator="kind")]
+
+
+class NormalConfig(Section):
+    """N(0, I)."""
+
+    kind: Literal["normal"] = "normal"
+
+
+PriorConfig = NormalConfig
+
+
+class GaussianConfig(Section):
+    """Nats, with fitted radial gain and noise spectrum."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """Weight of the past in the running estimates of gain and noise."""
+    calibration: Annotated[int, Field(ge=100)] = 2000
+    """Particles behind the first estimate."""
+
+
+class CorrelationConfig(Section):
+    """The correlation objective of cryoSTAR; not calibrated."""
+
+    kind: Literal["correlation"] = "correlation"
+    sigma: Positive = 2.0
+    """Width of the residue Gaussians, A."""
+
+
+LikelihoodConfig = Annotated[GaussianConfig | CorrelationConfig, Field(discriminator="kind")]
+
+
+class RestraintsConfig(Section):
+    """Structural restraints; energies in nats per image, stiffness in A^-2."""
+
+    bond: NonNegative = 2.0
+    network: NonNegative = 0.1
+    clash: NonNegative = 5.0
+    keep: Annotated[float, Field(gt=0, le=100)] = 80.0
+    """Percentile of the adaptive relaxation: edges that vary more over the batch are released."""
+    relax_on: Literal["distance", "squared_error"] = "distance"
+    """Whose variance ranks the edges: the paper's distance, or the squared error of cryoSTAR's code."""
+    amino_cutoff: NonNegative = 12.0
+    nucleotide_cutoff: NonNegative = 15.0
+    inter_chain: bool = False
+    clash_cutoff: Positive = 4.0
+    mean: bool = False
+    """Average over terms and scale by the correlation objective's degrees of freedom (cryoSTAR)."""
+    through_latent: bool = False
+    """Let restraint gradients reach the encoder. They then teach it that strained states are rare."""
+    balance: NonNegative = 0.0
+    """If positive, restraints are rescaled so that their gradient is this fraction of the likelihood's."""
+
+
+class ObjectiveConfig(Section):
+    """The weight of the KL term over the run."""
+
+    beta: NonNegative = 1.0
+    """Final weight; 1 makes the objective the evidence bound."""
+    beta_start: NonNegative = 0.1
+    hold: Fraction = 0.5
+    """Fraction of the run at `beta_start`."""
+    ramp: Fraction = 0.75
+    """Fraction of the run at which `beta` is reached."""
+    free_bits: NonNegative = 0.0
+    """Nats per dimension below which the KL has no gradient (cryoSTAR: 3)."""
+    samples: Annotated[int, Field(ge=1)] = 1
+    """Posterior samples per image and step."""
+
+
+class TrainingConfig(Section):
+    """The optimisation."""
+
+    steps: Annotated[int, Field(ge=1)] | None = None
+    epochs: Positive | None = None
+    """Used where `steps` is not given; the default is 2,000 steps or 30 epochs, whichever is more."""
+    batch: Annotated[int, Field(ge=1)] = 64
+    lr: Positive = 5e-4
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    weight_decay: NonNegative = 0.01
+    clip: NonNegative = 0.0
+    """Norm at which gradients are clipped; 0 for never."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential moving average of the weights; 0 for none."""
+    seed: int = 0
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=0)] = 1
+    """CPU threads; one is faster than two on a busy machine. 0 leaves PyTorch's own choice."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """Of the encoder and decoder networks; `auto` is bf16 on a GPU that has it, 32 elsewhere."""
+    checkpoint_minutes: Positive = 5.0
+    log_every: Annotated[int, Field(ge=1)] = 50
+    tensorboard: bool = False
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    preset: str = "cryoscape"
+    z_dim: Annotated[int, Field(ge=1)] = 8
+    data: DataConfig = DataConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = AtomicConfig()
+    prior: PriorConfig = NormalConfig()
+    likelihood: LikelihoodConfig = GaussianConfig()
+    restraints: RestraintsConfig = RestraintsConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()

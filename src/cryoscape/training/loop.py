@@ -1,0 +1,313 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from cryoscape.data.images import BandImages, ImageBatch
+from cryoscape.errors import InputError
+from cryoscape.models.image_model import ImageModel
+from cryoscape.models.likelihoods import GaussianLikelihood
+from cryoscape.priors.base import LatentPrior
+from cryoscape.progress import ProgressReporter, reporter_or_silent
+from cryoscape.training import checkpoint
+from cryoscape.training.config import Config
+from cryoscape.training.features import FeatureTable
+from cryoscape.training.metrics import MetricsLog
+from cryoscape.training.objective import Terms, evaluate_terms
+from cryoscape.training.restraining import Restraints
+from cryoscape.training.sampling import BatchOrder, step_generator
+from cryoscape.training.schedule import kl_weight, learning_rate
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal after its checkpoint was saved."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a loop works on.
+
+    Attributes
+    ----------
+    model, prior : the modules
+    restraints : Restraints or None
+    images : BandImages
+    order : BatchOrder
+        Of the training particles.
+    held_out : Tensor, int64
+        Rows on which the evidence bound is watched.
+    """
+
+    model: ImageModel
+    prior: LatentPrior
+    restraints: Restraints | None
+    images: BandImages
+    order: BatchOrder
+    held_out: Tensor
+    n_training: int
+
+
+class TrainingStep(nn.Module):
+    """One evaluation of the objective, as the module that Fabric wraps."""
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__()
+        self.model, self.prior = parts.model, parts.prior
+        self._restraints, self._n, self._config = parts.restraints, parts.n_training, config
+
+    def forward(
+        self, batch: ImageBatch, features: Tensor, beta: float, generator: torch.Generator
+    ) -> tuple[Terms, Tensor]:
+        """Terms of a batch, and its projections."""
+        return evaluate_terms(
+            self.model,
+            self.prior,
+            self._restraints,
+            batch,
+            features,
+            objective=self._config.objective,
+            beta=beta,
+            balance=self._config.restraints.balance,
+            through_latent=self._config.restraints.through_latent,
+            n_particles=self._n,
+            generator=generator,
+        )
+
+
+class Trainer:
+    """Runs the optimisation and keeps the run folder up to date.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder.
+    config : Config
+    parts : Parts
+    total : int
+        Steps in all.
+    fabric : Fabric
+        Device and precision.
+    progress : ProgressReporter, optional
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        parts: Parts,
+        total: int,
+        fabric: Fabric,
+        progress: ProgressReporter | None = None,
+    ) -> None:
+        self.folder, self.config, self.parts, self.total = folder, config, parts, total
+        self.fabric, self.device = fabric, fabric.device
+        self.progress = reporter_or_silent(progress)
+        t = config.training
+        module = TrainingStep(parts, config)
+        # The fused optimiser passes over the weights once instead of a dozen times.
+        optimizer = torch.optim.AdamW(
+            module.parameters(), lr=t.lr, weight_decay=t.weight_decay, fused=self.device.type != "mps"
+        )
+        self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.ema: torch.optim.swa_utils.AveragedModel | None = None
+        if t.ema > 0:
+            average = torch.optim.swa_utils.get_ema_multi_avg_fn(t.ema)
+            self.ema = torch.optim.swa_utils.AveragedModel(
+                parts.model, multi_avg_fn=average, use_buffers=False
+            )
+        self.features = FeatureTable(parts.model, parts.images, self.device, config.data.cache_memory)
+        self.log = MetricsLog(folder / "metrics.csv", tensorboard=folder / "logs" if t.tensorboard else None)
+        self.step = 0
+        self.best = -math.inf
+        self._refresh_at = {round(f * total) for f in config.encoder.refresh}
+        self._stop: str | None = None
+
+    # -- start ---------------------------------------------------------------------------------
+
+    def calibrate(self) -> None:
+        """First estimate of gain and noise, against the reference; first look at the features."""
+        model = self.parts.model
+        if isinstance(model.likelihood, GaussianLikelihood):
+            settings = self.config.likelihood
+            wanted = settings.calibration if settings.kind == "gaussian" else 0
+            reference = model.decoder.reference[None]
+            sums, seen, step = None, 0, 0
+            with self.progress.task("calibrating noise", wanted, "images") as task:
+                while seen < min(wanted, self.parts.n_training):
+                    batch = self.parts.images.batch(self.parts.order.at(step)).to(self.device)
+                    y = model.decoder(torch.zeros(1, self.config.z_dim, device=self.device))
+                    scene = type(y)(reference.expand(len(batch.rows), -1, -1), model.decoder.weights)
+                    projections = scene.project(
+                        batch.rotations, model.likelihood.box, model.likelihood.pixel_size
+                    )
+                    part = model.likelihood.accumulate(batch.images, projections, batch.ctf, batch.group)
+                    sums = part if sums is None else sums + part
+                    seen, step = seen + len(batch.rows), step + 1
+                    task.advance(len(batch.rows))
+            assert sums is not None
+            model.likelihood.fit(sums)
+            # As much past as the running estimate will hold: 1 / (1 - memory) batches.
+            model.likelihood.sums.mul_(self.config.training.batch / (1 - settings.memory) / seen)
+        model.feature_map.take_anchor(model.decoder.reference, model.likelihood)
+        self.features.build(self.progress)
+        model.encoder.standardise(self.features.sample(2048))
+
+    def restore(self, path: Path) -> None:
+        """Go back to a checkpoint."""
+        groups, header = checkpoint.load(path)
+        checkpoint.load_module(self.parts.model, groups["model"], path)
+        checkpoint.load_module(self.parts.prior, groups.get("prior", {}), path)
+        checkpoint.restore_optimizer(self.optimizer, groups.get("optimizer", {}))
+        if self.ema is not None:
+            checkpoint.load_module(self.ema.module, groups["ema"], path)
+            self.ema.n_averaged.fill_(header["ema_count"])
+        if self.parts.restraints is not None:
+            self.parts.restraints.neighbours.load_state(groups.get("neighbours", {}))
+        self.step, self.best = header["step"], header["best"]
+        self.log.restore(header["log"], self.step)
+        self.features.build(self.progress)
+
+    def save(self, name: str = "last") -> None:
+        """Write a checkpoint from which training goes on bit for bit."""
+        groups = {
+            "model": self.parts.model.state_dict(),
+            "prior": self.parts.prior.state_dict(),
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+        }
+        header: dict[str, Any] = {"step": self.step, "best": self.best, "log": self.log.state()}
+        if self.ema is not None:
+            groups["ema"] = self.ema.module.state_dict()
+            header["ema_count"] = int(self.ema.n_averaged)
+        if self.parts.restraints is not None:
+            groups["neighbours"] = self.parts.restraints.neighbours.state()
+        checkpoint.save(self.folder / "checkpoints" / f"{name}.safetensors", groups, header)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises
+        ------
+        Interrupted
+            After Ctrl-C or SIGTERM, with a checkpoint saved.
+        InputError
+            If the GPU runs out of memory or the disk is full.
+        """
+        t = self.config.training
+        self.parts.model.train()
+        saved = time.monotonic()
+        with self._signals(), self.progress.task("training", self.total, "steps") as task:
+            task.advance(self.step)
+            while self.step < self.total:
+                try:
+                    self._one_step()
+                except torch.cuda.OutOfMemoryError as error:
+                    raise InputError(
+                        "the GPU ran out of memory", remedy=f"Give --batch {max(1, t.batch // 2)} or smaller."
+                    ) from error
+                self.step += 1
+                task.advance(1)
+                last = self.step == self.total
+                if self.step % t.log_every == 0 or last:
+                    row = self.log.flush(self.step)
+                    task.status(f"elbo {row['elbo']:.1f} nats, KL {row['kl']:.1f}")
+                if last or self.step % max(1, self.total // 20) == 0:
+                    self._watch()
+                if last or time.monotonic() - saved > 60 * t.checkpoint_minutes:
+                    self.save()
+                    saved = time.monotonic()
+                if self._stop and not last:
+                    self.save()
+                    raise Interrupted(self._stop)
+
+    def _one_step(self) -> None:
+        c, model = self.config, self.parts.model
+        if self.step in self._refresh_at:
+            self._refresh()
+        rows = self.parts.order.at(self.step)
+        batch = self.parts.images.batch(rows).to(self.device)
+        beta = kl_weight(self.step, self.total, c.objective)
+        rate = learning_rate(self.step, self.total, c.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        generator = step_generator(c.training.seed, self.step)
+        terms, projections = self.module(batch, self.features.rows(batch), beta, generator)
+        self.optimizer.zero_grad()
+        self.fabric.backward(terms.loss)
+        if c.training.clip > 0:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=c.training.clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(model)
+        # The first tenth of a run would teach the gain that nothing has been learnt yet.
+        if self.step >= 0.1 * self.total:
+            model.likelihood.observe(batch.images, projections, batch.ctf, batch.group)
+        self.log.add(terms, beta=beta, lr=rate, images=len(rows))
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Recompute the score features at the mean of the structures decoded now."""
+        model = self.parts.model
+        rows = torch.cat([self.parts.order.at(self.step + i) for i in range(32)])
+        means = [
+            model.decoder.coordinates(model.posterior(self.features.rows(batch)).mean).mean(0)
+            for batch in (self.parts.images.batch(part).to(self.device) for part in rows.split(256))
+        ]
+        model.feature_map.take_anchor(torch.stack(means).mean(0), model.likelihood)
+        self.features.build(self.progress)
+
+    @torch.no_grad()
+    def _watch(self) -> None:
+        """Evidence bound of held-out particles; keep the best once the KL has its full weight."""
+        rows = self.parts.held_out[:1024]
+        if not len(rows):
+            return
+        model, total, count = self.parts.model.eval(), 0.0, 0
+        kl_total = 0.0
+        for part in rows.split(256):
+            batch = self.parts.images.batch(part).to(self.device)
+            q = model.posterior(self.features.rows(batch))
+            z = q.rsample(1, step_generator(self.config.training.seed, -1))[0]
+            kl = self.parts.prior.kl_divergence(q)
+            total += float((model.log_likelihood(z, batch) - kl).sum())
+            kl_total += float(kl.sum())
+            count += len(part)
+        model.train()
+        self.log.held_out(self.step, elbo=total / count, kl=kl_total / count)
+        ramped = self.step >= self.config.objective.ramp * self.total
+        if ramped and total / count > self.best:
+            self.best = total / count
+            self.save("best")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a checkpoint at the end of the step."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop = signal.Signals(number).name
+
+        try:
+            old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            # Signals belong to the main thread; elsewhere the caller handles them.
+            old = {}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+

@@ -1,0 +1,185 @@
+"""The evidence bound and the structural restraints, as named terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from cryoscape.data.images import ImageBatch
+from cryoscape.models.decoders.base import AtomicScene
+from cryoscape.models.image_model import ImageModel
+from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.priors.base import LatentPrior
+from cryoscape.training.config import ObjectiveConfig
+from cryoscape.training.restraining import Restraints, RestraintTerms
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Means over a batch, in nats per image.
+
+    Attributes
+    ----------
+    log_likelihood : Tensor
+        Over pure noise.
+    kl : Tensor
+        KL(q(z|x) || p(z)), unweighted.
+    weighted_kl : Tensor
+        What enters the loss: weight and free bits applied.
+    bond, network, clash : Tensor
+        Restraint energies.
+    penalty : Tensor
+        Of the decoder's own parameters, per image.
+    """
+
+    log_likelihood: Tensor
+    kl: Tensor
+    weighted_kl: Tensor
+    bond: Tensor
+    network: Tensor
+    clash: Tensor
+    penalty: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """log p(x|z) - KL."""
+        return self.log_likelihood - self.kl
+
+    @property
+    def loss(self) -> Tensor:
+        """What is minimised."""
+        restraints = self.bond + self.network + self.clash
+        return -self.log_likelihood + self.weighted_kl + restraints + self.penalty
+
+    def numbers(self) -> dict[str, float]:
+        """All terms, elbo and loss as plain numbers."""
+        out = {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
+        return {"loss": float(self.loss.detach()), "elbo": float(self.elbo.detach()), **out}
+
+
+def evaluate_terms(
+    model: ImageModel,
+    prior: LatentPrior,
+    restraints: Restraints | None,
+    batch: ImageBatch,
+    features: Tensor,
+    *,
+    objective: ObjectiveConfig,
+    beta: float,
+    balance: float,
+    through_latent: bool,
+    n_particles: int,
+    generator: torch.Generator,
+) -> tuple[Terms, Tensor]:
+    """All terms of the objective for one batch, and the projections for the running noise estimate.
+
+    Parameters
+    ----------
+    model, prior, restraints
+        The parts. Restraints only exist for decoders with atoms.
+    batch : ImageBatch
+    features : Tensor, shape (B, F)
+        Encoder input.
+    objective : ObjectiveConfig
+    beta : float
+        Weight of the KL in this step.
+    balance : float
+        If positive, restraints are scaled until their gradient in the coordinates is at most this many
+        times the likelihood's (DynaMight's idea).
+    through_latent : bool
+        Whether restraint gradients reach the encoder. By default they stop at z: a strained conformation
+        must not be called rare because it is strained.
+    n_particles : int
+        Over which penalties of the whole data set are shared.
+    generator : torch.Generator
+        For the posterior samples.
+
+    Returns
+    -------
+    terms : Terms
+    projections : Tensor, shape (B, box, box // 2 + 1)
+        Of the last posterior sample, detached.
+    """
+    q = model.posterior(features)
+    with full_precision(features.device):
+        return _terms_of(
+            DiagonalGaussian(q.mean.float(), q.log_var.float()),
+            model,
+            prior,
+            restraints,
+            batch,
+            objective=objective,
+            beta=beta,
+            balance=balance,
+            through_latent=through_latent,
+            n_particles=n_particles,
+            generator=generator,
+        )
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Context without mixed precision: coordinates and Fourier sums need all of float32."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def _terms_of(
+    q: DiagonalGaussian,
+    model: ImageModel,
+    prior: LatentPrior,
+    restraints: Restraints | None,
+    batch: ImageBatch,
+    *,
+    objective: ObjectiveConfig,
+    beta: float,
+    balance: float,
+    through_latent: bool,
+    n_particles: int,
+    generator: torch.Generator,
+) -> tuple[Terms, Tensor]:
+    samples = q.rsample(objective.samples, generator)
+    log_likelihoods, projections = [], batch.images
+    for z in samples:
+        projections = model.project(z, batch)
+        log_likelihoods.append(
+            model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group)
+        )
+    kl = prior.kl_divergence(q, samples)
+    weighted = beta * kl
+    if objective.free_bits > 0:
+        per_dimension = 0.5 * (q.mean.square() + q.log_var.exp() - 1.0 - q.log_var)
+        weighted = beta * per_dimension.clamp_min(objective.free_bits).sum(-1)
+    zero = kl.new_zeros(())
+    strain = RestraintTerms(zero, zero, zero)
+    if restraints is not None:
+        z = samples[-1] if through_latent else samples[-1].detach()
+        strain = restraints.terms(model.decoder.coordinates(z))
+        if balance > 0:
+            strain = strain.scaled(_balance_factor(model, samples[-1].detach(), batch, restraints, balance))
+    terms = Terms(
+        log_likelihood=torch.stack(log_likelihoods).mean(),
+        kl=kl.mean(),
+        weighted_kl=weighted.mean(),
+        bond=strain.bond,
+        network=strain.network,
+        clash=strain.clash,
+        penalty=model.decoder.penalty().to(zero) / n_particles,
+    )
+    return terms, projections.detach()
+
+
+def _balance_factor(
+    model: ImageModel, z: Tensor, batch: ImageBatch, restraints: Restraints, balance: float
+) -> float:
+    """Factor, at most 1, that holds the restraints' pull on the coordinates to `balance` of the data's."""
+    coords = model.decoder.coordinates(z).detach().requires_grad_()
+    scene = AtomicScene(coords, model.decoder.weights)
+    y = scene.project(batch.rotations, model.likelihood.box, model.likelihood.pixel_size)
+    data = model.likelihood.log_prob(batch.images, y, batch.ctf, batch.group).mean()
+    pull = torch.autograd.grad(data, coords)[0].mean(0).norm()
+    strain = restraints.terms(coords).total
+    if not strain.requires_grad:
+        return 1.0
+    resist = torch.autograd.grad(strain, coords)[0].mean(0).norm()
+    return min(1.0, float(balance * pull / resist.clamp_min(1e-12)))

@@ -1,0 +1,274 @@
+"""A run folder, read back: settings, model, embedding, and the decoder at work."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass, fields
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cryoscape.data.particles import Particles
+from cryoscape.errors import InputError
+from cryoscape.files import atomic_path
+from cryoscape.models.image_model import ImageModel
+from cryoscape.priors.base import LatentPrior
+from cryoscape.structures.atomic_model import AtomicModel
+from cryoscape.training import checkpoint
+from cryoscape.training.assemble import Geometry, build_model, build_prior
+from cryoscape.training.config import Config
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Posterior of every particle.
+
+    Attributes
+    ----------
+    uid : ndarray, shape (N,), uint64
+        The particle.
+    row : ndarray, shape (N,), int64
+        Its row in the input table, from 0.
+    half : ndarray, shape (N,), int8
+        Half-set, 1 or 2.
+    held_out : ndarray, shape (N,), bool
+        Never trained on.
+    z, z_sd : ndarray, shape (N, d), float32
+        Posterior mean and standard deviation.
+    log_likelihood : ndarray, shape (N,), float32
+        E_q log p(x|z) over pure noise, nats.
+    kl : ndarray, shape (N,), float32
+        KL(q || p), nats.
+    elbo : ndarray, shape (N,), float32
+        Their difference.
+    gain : ndarray, shape (N,), float32
+        elbo less log p(x | the mean structure): evidence for heterogeneity, nats.
+    """
+
+    uid: NDArray[np.uint64]
+    row: NDArray[np.int64]
+    half: NDArray[np.int8]
+    held_out: NDArray[np.bool_]
+    z: NDArray[np.float32]
+    z_sd: NDArray[np.float32]
+    log_likelihood: NDArray[np.float32]
+    kl: NDArray[np.float32]
+    elbo: NDArray[np.float32]
+    gain: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def write(self, path: Path) -> None:
+        """Save as .npz, whole or not at all."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def read(cls, path: Path) -> Embedding:
+        """Load what `write` saved.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or lacks a column.
+        """
+        if not path.is_file():
+            raise InputError("there is no embedding yet", file=path, remedy="Run: cryoscape embed RUN")
+        with np.load(path, allow_pickle=False) as stored:
+            names = [f.name for f in fields(cls)]
+            missing = [name for name in names if name not in stored]
+            if missing:
+                raise InputError(
+                    f"the embedding lacks {', '.join(missing)}", file=path, remedy="Run: cryoscape embed RUN"
+                )
+            return cls(**{name: stored[name] for name in names})
+
+
+class Run:
+    """One trained (or training) model in its folder.
+
+    Parameters
+    ----------
+    path : Path
+        The run folder.
+    config : Config
+    info : dict
+        Contents of run.json.
+    """
+
+    def __init__(self, path: Path, config: Config, info: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+        self.info = info
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Run:
+        """Open a run folder.
+
+        Raises
+        ------
+        InputError
+            If it is no run folder.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
+            raise InputError(
+                "this is not a run folder (no run.json)",
+                file=path,
+                remedy="Give the folder that `cryoscape train -o` wrote.",
+            )
+        try:
+            config = Config.model_validate(yaml.safe_load((path / "config.yaml").read_text()))
+            info = json.loads((path / "run.json").read_text())
+        except (ValidationError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"the run's settings cannot be read: {error}", file=path) from error
+        return cls(path, config, info)
+
+    @cached_property
+    def model(self) -> AtomicModel:
+        """The reference structure, from the copy in the run folder."""
+        return AtomicModel.read(self.path / self.info["reference"])
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Box, band and frame of the images."""
+        return Geometry.from_json(self.info["geometry"])
+
+    @cached_property
+    def particles(self) -> Particles:
+        """The particles it was trained on, read again from the user's file, protein positive."""
+        source = self.info["particles"]
+        particles = Particles.read(source["path"], datadir=source.get("datadir"))
+        if len(particles) != source["n"]:
+            raise InputError(
+                f"the file now has {len(particles):,} particles, it had {source['n']:,} in training",
+                file=source["path"],
+                remedy="Restore the file, or name another one on the command line.",
+            )
+        return particles.with_sign(source["data_sign"])
+
+    @cached_property
+    def _modules(self) -> tuple[ImageModel, LatentPrior, dict[str, Any]]:
+        path = self.path / "checkpoints" / "last.safetensors"
+        groups, header = checkpoint.load(path)
+        model = build_model(self.config, self.model, self.geometry)
+        prior = build_prior(self.config)
+        checkpoint.load_module(model, groups.get("ema", groups["model"]), path)
+        checkpoint.load_module(prior, groups.get("prior", {}), path)
+        return model.eval().requires_grad_(False), prior.eval().requires_grad_(False), header
+
+    @property
+    def image_model(self) -> ImageModel:
+        """The trained modules, on the CPU."""
+        return self._modules[0]
+
+    @property
+    def prior(self) -> LatentPrior:
+        """The population model p(z)."""
+        return self._modules[1]
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps behind the checkpoint."""
+        return int(self._modules[2]["step"])
+
+    @property
+    def embedding(self) -> Embedding:
+        """Posteriors of the training particles.
+
+        Raises
+        ------
+        InputError
+            If there is none yet.
+        """
+        return Embedding.read(self.path / "embedding.npz")
+
+    @property
+    def metrics(self) -> dict[str, NDArray[Any]]:
+        """metrics.csv as columns; numbers where all entries are numbers."""
+        return read_metrics(self.path / "metrics.csv")
+
+    def decode(self, z: NDArray[np.floating[Any]], chunk: int = 512) -> NDArray[np.float32]:
+        """Conformations of latents.
+
+        Parameters
+        ----------
+        z : ndarray, shape (n, d)
+        chunk : int
+            How many are decoded at a time.
+
+        Returns
+        -------
+        ndarray, shape (n, N, 3), float32
+            Angstrom, in the frame of the model file as given.
+
+        Raises
+        ------
+        InputError
+            If z has another number of columns than the run.
+        """
+        points = torch.as_tensor(np.atleast_2d(z), dtype=torch.float32)
+        if points.ndim != 2 or points.shape[1] != self.config.z_dim:
+            raise InputError(
+                f"latents of shape {tuple(points.shape)} do not fit this run",
+                remedy=f"Give an array of {self.config.z_dim} columns.",
+            )
+        offset = torch.tensor(self.geometry.offset)
+        out = np.empty((len(points), len(self.model), 3), dtype=np.float32)
+        with torch.no_grad():
+            for start in range(0, len(points), chunk):
+                coords = self.image_model.decoder.coordinates(points[start : start + chunk])
+                out[start : start + chunk] = (coords + offset).numpy()
+        return out
+
+    def sample(self, n: int, seed: int = 0) -> NDArray[np.float32]:
+        """Draw latents from the prior, shape (n, d)."""
+        generator = torch.Generator().manual_seed(seed)
+        return self.prior.sample(n, generator).numpy().astype(np.float32)
+
+
+def read_metrics(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a metrics.csv into columns."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns: dict[str, NDArray[Any]] = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        try:
+            columns[name] = np.array([float(v) if v not in ("", None) else np.nan for v in values])
+        except ValueError:
+            columns[name] = np.array(values)
+    return columns
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def copy_reference(structure: AtomicModel, folder: Path) -> str:
+    """Put the model file into the run folder, so that the run stands alone; return its name there."""
+    if structure.path is None:
+        raise InputError(
+            "the reference model was not read from a file", remedy="Write it to a file and read it from there."
+        )
+    name = "reference" + "".join(s for s in structure.path.suffixes[-2:] if s.lower() in _SUFFIXES)
+    with atomic_path(folder / name) as temporary:
+        shutil.copyfile(structure.path, temporary)
+    return name
+
+
+_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".gz")

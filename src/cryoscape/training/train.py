@@ -1,0 +1,341 @@
+"""Training as one call: particles and a model in, a run folder out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning.fabric import Fabric, seed_everything
+
+import cryoscape
+from cryoscape.data.images import BandImages
+from cryoscape.data.particles import Particles
+from cryoscape.errors import InputError
+from cryoscape.files import atomic_path
+from cryoscape.models.decoders.base import StructureDecoder
+from cryoscape.progress import ProgressReporter, reporter_or_silent
+from cryoscape.structures.atomic_model import AtomicModel
+from cryoscape.training.assemble import Geometry, build_model, build_prior, degrees_of_freedom
+from cryoscape.training.config import Config
+from cryoscape.training.loop import Interrupted, Parts, Trainer
+from cryoscape.training.restraining import Restraints
+from cryoscape.training.run import Run, copy_reference, write_json
+from cryoscape.training.sampling import BatchOrder, held_out_mask
+from cryoscape.training.schedule import total_steps
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """How files are read: what the pre-flight check found, or what the user said.
+
+    Attributes
+    ----------
+    offset : tuple of float
+        World = model file - offset, Angstrom (x, y, z).
+    data_sign : int
+        What `Particles.images` is multiplied by for protein to be positive, beside its own sign.
+    cutoff : float
+        Resolution limit of the likelihood, Angstrom.
+    """
+
+    offset: tuple[float, float, float]
+    data_sign: int
+    cutoff: float
+
+
+def train(
+    particles: Particles,
+    model: AtomicModel,
+    config: Config | None = None,
+    out: str | PathLike[str] = "RUN",
+    *,
+    interpretation: Interpretation | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: ProgressReporter | None = None,
+) -> Run:
+    """Train an ensemble model and leave a run folder.
+
+    Parameters
+    ----------
+    particles : Particles
+        Images with poses and CTF.
+    model : AtomicModel
+        The reference, as in its file.
+    config : Config, optional
+        Settings; the defaults serve.
+    out : path
+        Run folder.
+    interpretation : Interpretation, optional
+        Frame, sign and band. By default the pre-flight check finds them and refuses what does not fit.
+    resume : bool
+        Go on from the last checkpoint; the result equals that of an uninterrupted run.
+    force : bool
+        Replace an earlier run in `out`; accept what the check would refuse.
+    progress : ProgressReporter, optional
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    InputError
+        If input or settings are unusable.
+    Interrupted
+        After Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    config = config or Config()
+    folder = Path(out)
+    progress = reporter_or_silent(progress)
+    set_threads(config.training.threads)
+    if resume:
+        run = Run.open(folder)
+        _refuse_other_settings(run.config, config, folder)
+        geometry = run.geometry
+        sign = run.info["particles"]["data_sign"]
+    else:
+        _refuse_used_folder(folder, force)
+        interpretation = interpretation or find_interpretation(
+            particles, model, config, force=force, progress=progress
+        )
+        sign = interpretation.data_sign * particles.data_sign
+    particles = particles.with_sign(sign)
+    cutoff = geometry.cutoff if resume else interpretation.cutoff  # type: ignore[union-attr]
+    images = BandImages(particles, cutoff, cache_memory=config.data.cache_memory)
+    if not resume:
+        assert interpretation is not None
+        geometry = Geometry(
+            images.box, images.pixel_size, cutoff, images.n_groups, tuple(interpretation.offset)
+        )
+        _refuse_outside_box(model, particles, geometry)
+    fabric = _fabric(config)
+    images.prepare(progress)
+    seed_everything(config.training.seed, verbose=False)
+    modules = build_model(config, model, geometry)
+    prior = build_prior(config)
+    held_out = held_out_mask(len(particles), config.data.held_out, config.training.seed)
+    rows = np.flatnonzero(~held_out)
+    parts = Parts(
+        model=modules.to(fabric.device),
+        prior=prior.to(fabric.device),
+        restraints=_restraints(model, config, geometry, modules.decoder, fabric.device),
+        images=images,
+        order=BatchOrder(rows, config.training.batch, config.training.seed),
+        held_out=torch.from_numpy(np.flatnonzero(held_out)),
+        n_training=len(rows),
+    )
+    total = total_steps(config.training, len(rows))
+    if not resume:
+        _start_folder(folder, config, model, particles, geometry, total, fabric)
+    trainer = Trainer(folder, config, parts, total, fabric, progress)
+    if resume:
+        trainer.restore(folder / "checkpoints" / "last.safetensors")
+    else:
+        trainer.calibrate()
+        trainer.save()
+    started = time.monotonic()
+    try:
+        trainer.run()
+    except Interrupted:
+        _set_status(folder, "interrupted", trainer.step)
+        raise
+    except BaseException:
+        _set_status(folder, "failed", trainer.step)
+        raise
+    _set_status(folder, "trained", trainer.step, training_seconds=round(time.monotonic() - started, 1))
+    return Run.open(folder)
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of PyTorch (0 leaves its own choice), and denormals flushed to zero.
+
+    Subnormal numbers in Gaussian tails cost a factor of two on x86 and carry no information.
+    """
+    if threads > 0:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+
+
+def find_interpretation(
+    particles: Particles,
+    model: AtomicModel,
+    config: Config,
+    *,
+    force: bool = False,
+    progress: ProgressReporter | None = None,
+) -> Interpretation:
+    """Frame, sign and band of some input: the user's word where there is one, the check's otherwise.
+
+    Raises
+    ------
+    InputError
+        If poses, CTF or model do not fit the images and `force` is not set.
+    """
+    d = config.data
+    half = particles.box // 2 * particles.pixel_size
+    fixed = {
+        "corner": (half, half, half),
+        "centre": (0.0, 0.0, 0.0),
+        "centroid": tuple(float(v) for v in np.average(model.coords, axis=0, weights=model.weights)),
+    }
+    if d.frame != "auto" and d.invert is not None and d.cutoff is not None:
+        return Interpretation(fixed[d.frame], -1 if d.invert else 1, d.cutoff)
+    from cryoscape.preflight.check import preflight
+
+    found = preflight(particles, model, progress=progress)
+    if not force:
+        found.require()
+    return Interpretation(
+        found.offset if d.frame == "auto" else fixed[d.frame],
+        found.data_sign if d.invert is None else (-1 if d.invert else 1),
+        d.cutoff or found.band,
+    )
+
+
+def _restraints(
+    model: AtomicModel,
+    config: Config,
+    geometry: Geometry,
+    decoder: StructureDecoder,
+    device: torch.device,
+) -> Restraints | None:
+    r = config.restraints
+    if not isinstance(decoder, StructureDecoder) or r.bond == r.network == r.clash == 0:
+        return None
+    return Restraints(model, r, degrees_of_freedom(geometry), device)
+
+
+def _fabric(config: Config) -> Fabric:
+    name = config.training.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "a GPU was asked for and none is there", remedy="Give --device cpu, or install a CUDA build of torch."
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("an Apple GPU was asked for and none is there", remedy="Give --device cpu.")
+    precision = config.training.precision
+    if precision == "auto":
+        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "32"
+    known: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    devices: Any = [int(index)] if index else 1
+    return Fabric(accelerator=kind, devices=devices, precision=known[precision])
+
+
+def _refuse_used_folder(folder: Path, force: bool) -> None:
+    if not (folder / "run.json").exists():
+        return
+    if not force:
+        raise InputError(
+            "the output folder holds another run",
+            file=folder,
+            remedy="Go on with --resume, replace it with --force, or name another folder.",
+        )
+    for name in ("checkpoints", "ensemble", "analysis", "maps", "particles", "logs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("run.json", "metrics.csv", "embedding.npz", "report.html", "open_in_chimerax.cxc"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _refuse_other_settings(old: Config, new: Config, folder: Path) -> None:
+    """A resumed run may change where it runs and how long, never what it computes."""
+    free = {"device", "threads", "checkpoint_minutes", "tensorboard"}
+    a, b = old.model_dump(), new.model_dump()
+    for settings in (a, b):
+        settings.pop("preset")
+        for name in free:
+            settings["training"].pop(name)
+    different = sorted(
+        f"{section}.{name}" if isinstance(value, dict) else section
+        for section, value in a.items()
+        for name in (value if isinstance(value, dict) else [section])
+        if (value.get(name) != b[section].get(name) if isinstance(value, dict) else value != b[section])
+    )
+    if different:
+        raise InputError(
+            f"the run was started with other settings ({', '.join(different)})",
+            file=folder / "config.yaml",
+            remedy="Resume without changing them, or train into another folder.",
+        )
+
+
+def _refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geometry) -> None:
+    world = model.coords - np.asarray(geometry.offset, dtype=np.float32)
+    half = particles.box * particles.pixel_size / 2
+    outside = int((np.abs(world).max(axis=1) > half).sum())
+    if outside:
+        raise InputError(
+            f"{outside} of {len(model)} residues of the model lie outside the box of {2 * half:.0f} A",
+            file=model.path,
+            remedy="Place the model in the map of these particles, or say --data.frame corner, centre or centroid.",
+        )
+
+
+def _start_folder(
+    folder: Path,
+    config: Config,
+    model: AtomicModel,
+    particles: Particles,
+    geometry: Geometry,
+    total: int,
+    fabric: Fabric,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = copy_reference(model, folder)
+    with atomic_path(folder / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_json(
+        folder / "run.json",
+        {
+            "status": "training",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": 0,
+            "total_steps": total,
+            "seed": config.training.seed,
+            "reference": name,
+            "model": None if model.path is None else str(model.path),
+            "particles": {
+                "path": str(particles.source.path),
+                "datadir": None if particles.source.datadir is None else str(particles.source.datadir),
+                "n": len(particles),
+                "box": particles.box,
+                "pixel_size": particles.pixel_size,
+                "data_sign": particles.data_sign,
+            },
+            "geometry": geometry.to_json(),
+            "hardware": {
+                "device": str(fabric.device),
+                "name": torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor(),
+                "threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+                "precision": str(fabric._precision.precision),
+            },
+            "versions": {
+                "cryoscape": cryoscape.__version__,
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        },
+    )
+
+
+def _set_status(folder: Path, status: str, step: int, **more: Any) -> None:
+    info = json.loads((folder / "run.json").read_text())
+    write_json(folder / "run.json", {**info, "status": status, "step": step, **more})
