@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryoscape.conventions import rotation_from_cryosparc, shift_from_relion
 from cryoscape.data.cryosparc_files import find_passthrough, join_passthrough, read_cs, write_cs
-from cryoscape.data.stack import portable_names
+from cryoscape.data.locating import portable_names
 from cryoscape.data.table import (
     Fingerprint,
     Floats,

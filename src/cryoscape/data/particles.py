@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryoscape.data.checks import bad_pixels, check_table
 from cryoscape.data.cryosparc import read_cryosparc
+from cryoscape.data.locating import resolve_paths
 from cryoscape.data.relion import read_relion
-from cryoscape.data.stack import ImageStack, resolve_paths
+from cryoscape.data.stack import ImageStack
 from cryoscape.data.table import OpticsGroup, ParticleTable, SourceTable
 from cryoscape.errors import InputError
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cryoscape.conventions import rotation_from_relion, shift_from_relion
+from cryoscape.data.locating import portable_names
 from cryoscape.data.relion_optics import groups_of_rows, groups_of_table
-from cryoscape.data.stack import portable_names
 from cryoscape.data.star import StarBlock, flatten_columns, read_star, to_tokens, write_blocks
 from cryoscape.data.table import (
     Fingerprint,
@@ -82,7 +82,8 @@ class StarSource:
             tokens = {tag: block.tokens(tag) for tag in block.tags}
             if block.name == self._block:
                 tokens["rlnImageName"] = _image_tokens(block, image_paths, path)
-                tokens = {tag: [column[i] for i in rows] for tag, column in tokens.items()}
+                if len(rows) != block.n or (rows != np.arange(block.n)).any():
+                    tokens = {tag: [column[i] for i in rows] for tag, column in tokens.items()}
                 tokens.update(flatten_columns(columns))
             blocks.append((block.name, tokens))
         write_blocks(path, blocks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -100,6 +102,36 @@ def read_stack_header(path: str | PathLike[str]) -> StackHeader:
     return StackHeader(n=nz, box=nx, dtype=dtype.str, offset=_HEADER_BYTES + extended)
 
 
+class _MappedFile:
+    """One stack in memory-mapped form."""
+
+    def __init__(self, path: Path, header: StackHeader) -> None:
+        with open(path, "rb") as handle:
+            self._mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(self._mapped, "madvise"):
+            # The kernel's read-ahead around single images costs up to forty times the image itself.
+            self._mapped.madvise(mmap.MADV_RANDOM)
+        shape = (header.n, header.box, header.box)
+        self._offset = header.offset
+        self._pixels = np.frombuffer(
+            self._mapped, dtype=header.dtype, count=math.prod(shape), offset=header.offset
+        ).reshape(shape)
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """Copies of images, whose numbers are in ascending order."""
+        if hasattr(self._mapped, "madvise"):
+            for run in np.split(index, np.flatnonzero(np.diff(index) > 1) + 1):
+                self._announce(int(run[0]), int(run[-1]) + 1)
+        return self._pixels[index]
+
+    def _announce(self, first: int, stop: int) -> None:
+        """Let the kernel fetch a run of images in large requests."""
+        start = self._offset + first * self._pixels[0].nbytes
+        length = (stop - first) * self._pixels[0].nbytes
+        aligned = start - start % mmap.PAGESIZE
+        self._mapped.madvise(mmap.MADV_WILLNEED, aligned, start + length - aligned)
+
+
 class ImageStack:
     """The images of a particle table, wherever they are stored.
 
@@ -150,7 +182,7 @@ class ImageStack:
         self._reset()
 
     def _reset(self) -> None:
-        self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._maps: OrderedDict[int, _MappedFile] = OrderedDict()
         self._lock = threading.Lock()
 
     def _read_headers(
@@ -204,18 +236,15 @@ class ImageStack:
         self.__dict__.update(state)
         self._reset()
 
-    def _map(self, f: int) -> NDArray[Any]:
+    def _map(self, f: int) -> _MappedFile:
         with self._lock:
             if f in self._maps:
                 self._maps.move_to_end(f)
                 return self._maps[f]
-            h = self.headers[f]
-            shape = (h.n, h.box, h.box)
-            opened = np.memmap(self.paths[f], dtype=h.dtype, mode="r", offset=h.offset, shape=shape)
-            self._maps[f] = opened
+            self._maps[f] = _MappedFile(self.paths[f], self.headers[f])
             if len(self._maps) > _OPEN_FILES:
                 self._maps.popitem(last=False)
-            return opened
+            return self._maps[f]
 
     def images(self, rows: ArrayLike) -> NDArray[np.float32]:
         """Pixels of the named particles, as stored.
@@ -238,7 +267,7 @@ class ImageStack:
         starts = np.flatnonzero(np.diff(file[order], prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(order)]):
             here = order[start:stop]
-            out[here] = self._map(int(file[here[0]]))[index[here]]
+            out[here] = self._map(int(file[here[0]])).read(index[here])
         return out
 
     def select(self, rows: ArrayLike) -> ImageStack:
@@ -258,87 +287,3 @@ class ImageStack:
         chosen.file, chosen.index = self.file[rows], self.index[rows]
         chosen._reset()
         return chosen
-
-
-def resolve_paths(
-    names: list[str],
-    table: str | PathLike[str],
-    datadir: str | PathLike[str] | None = None,
-    rows: ArrayLike | None = None,
-) -> list[Path]:
-    """Find the files that a particle table names.
-
-    A relative name is looked up in the table's folder, then in the folders above it (one of them
-    is the project's root), then in `datadir`; in `datadir` the bare file name is tried last, also
-    for an absolute name that does not exist.
-
-    Parameters
-    ----------
-    names : list of str
-        Distinct names as they stand in the table.
-    table : path
-        The table.
-    datadir : path, optional
-        A further folder.
-    rows : array_like of int, optional
-        First row (from 0) that uses each name, for the message.
-
-    Returns
-    -------
-    list of Path
-        Absolute, in the order of `names`.
-
-    Raises
-    ------
-    InputError
-        If a file is found nowhere.
-    """
-    found = []
-    for i, name in enumerate(names):
-        path = _find(name, table)
-        if path is None and datadir is not None:
-            candidates = (
-                Path(datadir).absolute() / name.removeprefix(">"),
-                Path(datadir).absolute() / Path(name).name,
-            )
-            path = next((p for p in candidates if p.is_file()), None)
-        if path is None:
-            raise InputError(
-                f"the image stack {name} is missing",
-                file=table,
-                row=None if rows is None else int(np.asarray(rows)[i]) + 1,
-                remedy="Put it where the table says, or name its folder with --datadir.",
-            )
-        found.append(path)
-    return found
-
-
-def _find(name: str, table: str | PathLike[str]) -> Path | None:
-    # An absolute name swallows the folder it is joined to. cryoSPARC's exports mark paths with ">".
-    folder = Path(table).absolute().parent
-    candidates = (root / name.removeprefix(">") for root in (folder, *folder.parents))
-    return next((p for p in candidates if p.is_file()), None)
-
-
-def portable_names(names: list[str], paths: Sequence[Path], table: str | PathLike[str]) -> list[str]:
-    """Names for image files in a table written to another folder.
-
-    Parameters
-    ----------
-    names : list of str
-        Names in the table that was read.
-    paths : sequence of Path
-        The files they stand for.
-    table : path
-        The table to be written.
-
-    Returns
-    -------
-    list of str
-        The name as it is where it leads to the same file from the new folder, else the absolute path.
-    """
-    kept = []
-    for name, path in zip(names, paths):
-        found = _find(name, table)
-        kept.append(name if found is not None and found.samefile(path) else str(path.absolute()))
-    return kept
