@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,16 +35,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the disk is full or the folder cannot be written. Nothing is left behind.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=f"-{path.name}", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         yield temporary
-        with open(temporary, "rb") as stream:
+        with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
-        _ordinary_permissions(temporary)
         os.replace(temporary, path)
     except OSError as error:
         reason = _reason(error)
@@ -52,16 +48,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
         raise InputError(reason[0], file=path, remedy=reason[1]) from error
     finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-
-
-def _ordinary_permissions(path: Path) -> None:
-    """`mkstemp` makes files private; results are to follow the user's umask as any new file does."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+        # The folder itself may be what could not be made.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _reason(error: OSError) -> tuple[str, str] | None:

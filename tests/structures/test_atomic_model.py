@@ -166,6 +166,7 @@ def test_mmcif_uses_author_names_of_any_length_and_gzip(tmp_path):
         ("m.cif", "data_x\n_a.b 1\n", "no polymer"),
         ("m.cif", CIF + "ATOM 1 C\n", "cannot be read"),
         ("m.pdb.gz", "not gzip", "cannot be read|no polymer"),
+        ("m.bcif", "not binary", "cannot be read"),
         ("m.txt", "hello", "not the name of"),
         ("m.pdb", pdb_line(1, "O", "HOH", "A", 1, (0, 0, 0), element="O", hetero=True), "no polymer"),
         ("m.pdb", pdb_line(1, "CB", "ALA", "A", 1, (0, 0, 0)), "no residue holds a CA"),

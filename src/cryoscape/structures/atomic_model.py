@@ -60,7 +60,7 @@ class AtomicModel:
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> AtomicModel:
-        """Read the polymer residues of a PDB or mmCIF file, plain or gzipped.
+        """Read the polymer residues of a PDB, mmCIF or BinaryCIF file, plain or gzipped.
 
         The first model of a multi-model file is taken; of alternative conformations the one with the
         highest occupancy (the first of equals); likewise of different residues at one position. Modified
@@ -69,7 +69,7 @@ class AtomicModel:
         Parameters
         ----------
         path : path
-            .pdb, .ent, .cif or .mmcif, with or without .gz.
+            .pdb, .ent, .cif, .mmcif or .bcif, with or without .gz.
 
         Returns
         -------

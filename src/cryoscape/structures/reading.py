@@ -1,7 +1,7 @@
-"""From a PDB or mmCIF file to the polymer residues that carry a bead.
+"""Which atoms of a file make the residues of the model.
 
-gemmi parses; everything after it works on whole columns of atoms, so that assemblies of tens of
-thousands of residues take a second or two.
+Everything works on whole columns of atoms, so that assemblies of tens of thousands of residues take
+a second or two.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.errors import InputError
+from cryoscape.structures.atom_table import READ_REMEDY, AtomTable, load_atoms
 from cryoscape.structures.atomic_model import AMINO, NUCLEOTIDE
 
 _WATER, _OTHER, _UNKNOWN = 2, 3, -1
-_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 # Old files write a star for the prime of the sugar.
 _SUGAR = ("C1'", "C1*")
-_READ_REMEDY = "Give a PDB or mmCIF file (.pdb, .ent, .cif, also .gz) with ATOM records."
 
 
 class Polymer(NamedTuple):
@@ -41,25 +40,6 @@ class Polymer(NamedTuple):
     left_out: dict[str, int]
 
 
-class _Atoms(NamedTuple):
-    """Columns of the atoms of one model, in the order of the file."""
-
-    chain: NDArray[np.str_]
-    number: NDArray[np.int64]
-    insertion: NDArray[np.str_]
-    residue: NDArray[np.str_]
-    name: NDArray[np.str_]
-    altloc: NDArray[np.int8]
-    occupancy: NDArray[np.float32]
-    electrons: NDArray[np.float32]
-    coords: NDArray[np.float64]
-    hetero: NDArray[np.bool_]
-    entity: NDArray[np.uint8]
-
-    def take(self, index: NDArray[Any]) -> _Atoms:
-        return _Atoms(*(column[index] for column in self))
-
-
 def read_polymer(path: str | PathLike[str]) -> Polymer:
     """Read the residues that carry a bead.
 
@@ -72,7 +52,7 @@ def read_polymer(path: str | PathLike[str]) -> Polymer:
     Parameters
     ----------
     path : path
-        .pdb, .ent, .cif or .mmcif, with or without .gz.
+        .pdb, .ent, .cif, .mmcif or .bcif, with or without .gz.
 
     Returns
     -------
@@ -83,7 +63,48 @@ def read_polymer(path: str | PathLike[str]) -> Polymer:
     InputError
         See `AtomicModel.read`.
     """
-    atoms, more_models = _load(Path(path))
+    models = load_atoms(Path(path))
+    polymer = _polymer(models[0], path)
+    if len(models) > 1:
+        polymer.left_out["models after the first"] = len(models) - 1
+    return polymer
+
+
+def read_bead_models(path: str | PathLike[str]) -> NDArray[np.float32]:
+    """Read the beads of all models of a file, by the rules of `read_polymer`.
+
+    Parameters
+    ----------
+    path : path
+        .pdb, .ent, .cif, .mmcif or .bcif, with or without .gz.
+
+    Returns
+    -------
+    ndarray, shape (m, N, 3), float32
+        Angstrom.
+
+    Raises
+    ------
+    InputError
+        As `read_polymer`, and if the models do not hold the same residues.
+    """
+    polymers = [_polymer(atoms, path) for atoms in load_atoms(Path(path))]
+    first = polymers[0]
+    for number, other in enumerate(polymers[1:], start=2):
+        same = len(other.coords) == len(first.coords) and all(
+            np.array_equal(getattr(first, name), getattr(other, name))
+            for name in ("chain_id", "residue_number", "insertion_code")
+        )
+        if not same:
+            raise InputError(
+                f"model {number} does not hold the same residues as the first",
+                file=path,
+                remedy="Give models of one and the same molecule.",
+            )
+    return np.stack([polymer.coords for polymer in polymers])
+
+
+def _polymer(atoms: AtomTable, path: str | PathLike[str]) -> Polymer:
     group = _runs(atoms.chain, atoms.number, atoms.insertion, atoms.residue)
     kind = _residue_kinds(atoms, group)
     left_out = {
@@ -94,7 +115,7 @@ def read_polymer(path: str | PathLike[str]) -> Polymer:
     atoms, group = _only(atoms, group, np.isin(kind, (AMINO, NUCLEOTIDE)))
     if not len(group):
         raise InputError(
-            "no polymer: the file holds no amino acids and no nucleotides", file=path, remedy=_READ_REMEDY
+            "no polymer: the file holds no amino acids and no nucleotides", file=path, remedy=READ_REMEDY
         )
     n_hydrogen = int((atoms.electrons == 1).sum())
     heavy = atoms.electrons > 1
@@ -109,7 +130,6 @@ def read_polymer(path: str | PathLike[str]) -> Polymer:
     with_bead[group[bead]] = True
     left_out["residues without CA, P or C1'"] = len(np.unique(group[~with_bead[group]]))
     left_out["hydrogen atoms"] = n_hydrogen
-    left_out["models after the first"] = more_models
     if not len(bead):
         raise InputError(
             "no polymer: no residue holds a CA, P or C1' atom",
@@ -118,70 +138,6 @@ def read_polymer(path: str | PathLike[str]) -> Polymer:
         )
     _check_beads(atoms, bead, path)
     return _assemble(atoms, group, bead, kind, {what: n for what, n in left_out.items() if n})
-
-
-def _load(path: Path) -> tuple[_Atoms, int]:
-    """Columns of the first model, and the number of models after it."""
-    if not path.is_file():
-        raise InputError("the model file does not exist", file=path, remedy="Check the path.")
-    name = path.name.lower().removesuffix(".gz")
-    if not name.endswith(_SUFFIXES):
-        raise InputError("not the name of a PDB or mmCIF file", file=path, remedy=_READ_REMEDY)
-    is_cif = name.endswith(("cif", "mmcif"))
-    try:
-        structure = gemmi.read_structure(
-            str(path), format=gemmi.CoorFormat.Mmcif if is_cif else gemmi.CoorFormat.Pdb
-        )
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).replace(f"{path}:", "").strip()
-        raise InputError(
-            f"the model cannot be read ({reason[:200]})", file=path, remedy=_READ_REMEDY
-        ) from error
-    if not len(structure) or not structure[0].count_atom_sites():
-        raise InputError("no polymer: the file holds no atoms", file=path, remedy=_READ_REMEDY)
-    more_models = len(structure) - 1
-    while len(structure) > 1:
-        del structure[len(structure) - 1]
-
-    # The flat table holds short names only, so chains go by number while it is made.
-    names = [chain.name for chain in structure[0]]
-    for i, chain in enumerate(structure[0]):
-        chain.name = str(i)
-    structure.setup_entities()
-    try:
-        flat = gemmi.FlatStructure(structure)
-    except RuntimeError:
-        for chain in structure[0]:
-            for residue in chain:
-                residue.subchain = ""
-        flat = gemmi.FlatStructure(structure)
-    return _columns(flat, names), more_models
-
-
-def _columns(flat: Any, chain_names: list[str]) -> _Atoms:
-    elements, element = np.unique(flat.element_names, return_inverse=True)
-    electrons = np.array([gemmi.Element(e.decode()).atomic_number for e in elements], dtype=np.float32)
-    blank = "A" if "A" not in chain_names else "_"
-    chains = np.array([name.strip() or blank for name in chain_names], dtype=np.str_)
-    return _Atoms(
-        chain=chains[_text(flat.chain_ids).astype(np.int64)],
-        number=np.asarray(flat.resnums, dtype=np.int64),
-        insertion=np.char.strip(np.asarray(flat.icodes).astype(np.uint8).view("S1").astype(np.str_)),
-        residue=_text(flat.residue_names),
-        name=_text(flat.atom_names),
-        altloc=np.array(flat.altlocs, dtype=np.int8),
-        occupancy=np.array(flat.occ, dtype=np.float32),
-        electrons=electrons[element],
-        coords=np.array(flat.pos, dtype=np.float64),
-        hetero=np.asarray(flat.het_flags) == ord("H"),
-        entity=np.array(flat.entity_type, dtype=np.uint8),
-    )
-
-
-def _text(characters: NDArray[np.int8]) -> NDArray[np.str_]:
-    """(n, 8) zero-padded characters -> (n,) strings."""
-    table = np.ascontiguousarray(characters).astype(np.int8, copy=False)
-    return table.view(f"S{table.shape[1]}")[:, 0].astype(np.str_)
 
 
 def _runs(*columns: NDArray[Any]) -> NDArray[np.int64]:
@@ -193,13 +149,13 @@ def _runs(*columns: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _only(
-    atoms: _Atoms, group: NDArray[np.int64], keep: NDArray[np.bool_]
-) -> tuple[_Atoms, NDArray[np.int64]]:
+    atoms: AtomTable, group: NDArray[np.int64], keep: NDArray[np.bool_]
+) -> tuple[AtomTable, NDArray[np.int64]]:
     rows = np.flatnonzero(keep[group])
     return atoms.take(rows), group[rows]
 
 
-def _residue_kinds(atoms: _Atoms, group: NDArray[np.int64]) -> NDArray[np.int64]:
+def _residue_kinds(atoms: AtomTable, group: NDArray[np.int64]) -> NDArray[np.int64]:
     """Amino acid, nucleotide, water or other, for each group of atoms."""
     first = np.flatnonzero(np.diff(group, prepend=-1))
     names, which = np.unique(atoms.residue[first], return_inverse=True)
@@ -235,7 +191,7 @@ def _tabulated_kind(name: str) -> int:
     return _OTHER if info.found() else _UNKNOWN
 
 
-def _is_bead(atoms: _Atoms, group: NDArray[np.int64], kind: NDArray[np.int64]) -> NDArray[np.int8]:
+def _is_bead(atoms: AtomTable, group: NDArray[np.int64], kind: NDArray[np.int64]) -> NDArray[np.int8]:
     """Rank of each atom as the bead of its residue: 0 best, 1 second best, 2 never."""
     nucleotide = kind[group] == NUCLEOTIDE
     rank = np.full(len(group), 2, dtype=np.int8)
@@ -246,7 +202,7 @@ def _is_bead(atoms: _Atoms, group: NDArray[np.int64], kind: NDArray[np.int64]) -
 
 
 def _one_conformation(
-    atoms: _Atoms, group: NDArray[np.int64], kind: NDArray[np.int64], path: str | PathLike[str]
+    atoms: AtomTable, group: NDArray[np.int64], kind: NDArray[np.int64], path: str | PathLike[str]
 ) -> NDArray[np.bool_]:
     """Mask of the atoms of one conformation and one residue name a site.
 
@@ -281,7 +237,7 @@ def _one_conformation(
 
 
 def _choose(
-    atoms: _Atoms,
+    atoms: AtomTable,
     group: NDArray[np.int64],
     rank: NDArray[np.int8],
     rows: NDArray[np.int64],
@@ -306,7 +262,7 @@ def _choose(
     return mask & ~twice
 
 
-def _duplicate(atoms: _Atoms, row: int, path: str | PathLike[str]) -> None:
+def _duplicate(atoms: AtomTable, row: int, path: str | PathLike[str]) -> None:
     name = f"{atoms.chain[row]}:{atoms.number[row]}{atoms.insertion[row]} {atoms.residue[row]}"
     raise InputError(
         f"duplicate residues: {name} appears more than once in its chain",
@@ -315,7 +271,7 @@ def _duplicate(atoms: _Atoms, row: int, path: str | PathLike[str]) -> None:
     )
 
 
-def _bead_atoms(atoms: _Atoms, group: NDArray[np.int64], kind: NDArray[np.int64]) -> NDArray[np.int64]:
+def _bead_atoms(atoms: AtomTable, group: NDArray[np.int64], kind: NDArray[np.int64]) -> NDArray[np.int64]:
     """Row of the bead's atom of each residue that has one, in order."""
     rank = _is_bead(atoms, group, kind)
     rows = np.flatnonzero(rank < 2)
@@ -323,7 +279,7 @@ def _bead_atoms(atoms: _Atoms, group: NDArray[np.int64], kind: NDArray[np.int64]
     return rows[np.diff(group[rows], prepend=-1) != 0]
 
 
-def _check_beads(atoms: _Atoms, bead: NDArray[np.int64], path: str | PathLike[str]) -> None:
+def _check_beads(atoms: AtomTable, bead: NDArray[np.int64], path: str | PathLike[str]) -> None:
     finite = np.isfinite(atoms.coords).all(axis=1)
     if not finite.all():
         row = int(np.argmin(finite))
@@ -346,7 +302,7 @@ def _check_beads(atoms: _Atoms, bead: NDArray[np.int64], path: str | PathLike[st
 
 
 def _assemble(
-    atoms: _Atoms,
+    atoms: AtomTable,
     group: NDArray[np.int64],
     bead: NDArray[np.int64],
     kind: NDArray[np.int64],
