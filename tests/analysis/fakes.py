@@ -46,7 +46,7 @@ def chain_model(n=40, chains="AB", shift=(80.0, 80.0, 80.0)):
     each = n // len(chains)
     turn = np.arange(each) * np.deg2rad(100)
     helix = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * np.arange(each)], axis=1)
-    coords = np.concatenate([helix + [12.0 * k, 0, 0] for k in range(len(chains))]) + shift
+    coords = np.concatenate([helix + np.array([12.0 * k, 0, 0]) for k in range(len(chains))]) + shift
     n = len(coords)
     coords = coords.astype(np.float32)
     return AtomicModel(
@@ -68,8 +68,10 @@ def swing(model, chain="B", length=1.0):
     """Shift of one chain along x that grows along the chain; rms over its residues is `length`."""
     move = np.zeros((len(model), 3))
     mine = np.flatnonzero(model.chain_id == chain)
-    move[mine, 0] = np.linspace(0, 1, len(mine))
-    return length * move / np.sqrt(np.mean(move[mine, 0] ** 2))
+    if len(mine):
+        ramp = np.linspace(0, 1, len(mine))
+        move[mine, 0] = length * ramp / np.sqrt(np.mean(ramp**2))
+    return move
 
 
 def metrics(steps=60):
@@ -104,7 +106,9 @@ def fake_run(path, n=400, z=None, z_sd=0.1, amplitude=3.0, seed=0, model=None):
     if z is None:
         z = rng.standard_normal((n, 3))
     n = len(z)
-    modes = np.stack([swing(model, "B", amplitude), swing(model, "A", 0.2 * amplitude), np.zeros((len(model), 3))])
+    modes = np.stack(
+        [swing(model, "B", amplitude), swing(model, "A", 0.2 * amplitude), np.zeros((len(model), 3))]
+    )
     embedding = FakeEmbedding(
         uid=np.arange(n, dtype=np.uint64),
         row=np.arange(n),
@@ -128,6 +132,8 @@ def write_truth(folder, run, level, state, population=None, scenario="linear1d",
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"state": np.asarray(state), "coords": run.decode(z), "cv": np.asarray(level, float)}
-    arrays["population"] = np.full(len(level), 1 / len(level)) if population is None else np.asarray(population)
+    arrays["population"] = (
+        np.full(len(level), 1 / len(level)) if population is None else np.asarray(population)
+    )
     np.savez(folder / "truth.npz", scenario=scenario, **(arrays | extra))
     return folder / "truth.npz"

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from cryoscape.analysis.chimerax import write_motion_attribute, write_session
 from cryoscape.analysis.clusters import Clusters, cluster_particles, fit_mixture, umap_layout
 from cryoscape.analysis.collapse import CollapseVerdict, detect_collapse
-from cryoscape.analysis.components import Motion, decoded_motion, decoded_variance, latent_components
+from cryoscape.analysis.components import (
+    Motion,
+    decoded_motion,
+    decoded_variance,
+    latent_components,
+    posterior,
+)
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.analysis.traversal import Traversal, traverse
 from cryoscape.errors import InputError
@@ -73,11 +79,11 @@ def analyze(
     Raises
     ------
     InputError
-        No embedding, too few particles, or UMAP asked for and not installed.
+        No embedding, codes that are not finite, too few particles, or UMAP asked for and not installed.
     """
     say = say or (lambda line: None)
     embedding = run.embedding
-    z, z_sd = np.asarray(embedding.z, dtype=np.float64), np.asarray(embedding.z_sd, dtype=np.float64)
+    z, z_sd = posterior(embedding, run.path)
     if len(z) < 2:
         raise InputError(
             f"an analysis of {len(z)} particles says nothing", file=run.path, remedy="Embed more particles."
@@ -172,13 +178,11 @@ def _names(groups: Clusters) -> int:
     return len(groups.count)
 
 
-def _warnings(
-    verdict: CollapseVerdict, sizes: NDArray, bic: NDArray, volumes: bool
-) -> tuple[str, ...]:
+def _warnings(verdict: CollapseVerdict, sizes: NDArray, bic: NDArray, volumes: bool) -> tuple[str, ...]:
     notes = []
     if verdict.verdict == "collapsed":
         notes.append(
-            "the latent code has collapsed: the structures below are one structure, whatever the plots suggest"
+            "the latent code has collapsed: the structures are one structure, whatever the plots suggest"
         )
     elif verdict.verdict == "weak":
         notes.append("the latent code carries little: take motions and groups with care")

@@ -63,7 +63,11 @@ def write_session(folder: Path, frames: dict[str, int], n_clusters: int, rmsf: N
         The file, relative to the run.
     """
     top = max(float(np.percentile(rmsf, 98)), 0.1) if len(rmsf) else 1.0
-    lines = ["# Open in ChimeraX (File > Open, or drop it on the window).", "close session", "set bgColor white"]
+    lines = [
+        "# Open in ChimeraX (File > Open, or drop it on the window).",
+        "close session",
+        "set bgColor white",
+    ]
     lines += ["graphics silhouettes true", "lighting soft"]
     for number, name in enumerate(frames, start=1):
         lines.append(f"open ensemble/{name}.cif coordsets true name {name}")

@@ -123,7 +123,8 @@ def detect_collapse(
         poor.append(f"the decoded structures differ by {spread:.2f} A only")
     if mean_gain is not None and error is not None and mean_gain < 2 * error:
         poor.append(
-            f"{where} are explained no better than by one structure ({mean_gain:+.2f} ± {error:.2f} nats each)"
+            f"{where} are explained no better than by one structure "
+            f"({mean_gain:+.2f} ± {error:.2f} nats each)"
         )
     verdict = "collapsed" if dead else "weak" if poor else "informative"
     if verdict == "informative":

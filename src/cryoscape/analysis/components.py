@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoscape.errors import InputError
+
 if TYPE_CHECKING:
-    from cryoscape.training.run import Run
+    from cryoscape.training.run import Embedding, Run
 
 # Decoded structures held at once; a 13,000-residue complex then goes through in chunks of some 400.
 _CHUNK_BYTES = 64_000_000
@@ -46,7 +49,9 @@ class PrincipalComponents:
     @property
     def explained(self) -> NDArray[np.float64]:
         """Fraction of the total variance along each axis, shape (k,); zeros for a single point."""
-        return self.variance / self.total_variance if self.total_variance > 0 else np.zeros_like(self.variance)
+        return (
+            self.variance / self.total_variance if self.total_variance > 0 else np.zeros_like(self.variance)
+        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,38 @@ class Motion:
     def spread(self) -> float:
         """Root mean square distance from the mean structure over particles and residues, A."""
         return float(np.sqrt(np.mean(self.rmsf**2)))
+
+
+def posterior(
+    embedding: Embedding, path: str | PathLike[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and widths of the latent codes, refusing what no analysis can use.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        Of n particles.
+    path : path
+        The run, for the message.
+
+    Returns
+    -------
+    z, z_sd : ndarray, shape (n, d)
+
+    Raises
+    ------
+    InputError
+        A code is not finite.
+    """
+    z, z_sd = np.asarray(embedding.z, dtype=np.float64), np.asarray(embedding.z_sd, dtype=np.float64)
+    bad = ~(np.isfinite(z).all(axis=1) & np.isfinite(z_sd).all(axis=1))
+    if bad.any():
+        raise InputError(
+            f"the latent codes of {int(bad.sum())} of {len(z)} particles are not finite: training diverged",
+            file=path,
+            remedy="Train again with a smaller learning rate, or look for broken images: cryoscape check.",
+        )
+    return z, z_sd
 
 
 def decode_in_chunks(run: Run, z: NDArray) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -204,14 +241,16 @@ def _fit(points: NDArray, k: int) -> tuple[NDArray, NDArray, NDArray, float]:
     n, d = centred.shape
     k = min(k, d)
     if d <= n:
-        values, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / n)
-        total, axes = float(np.trace(centred.T.astype(np.float64) @ centred / n)), vectors.T[::-1][:k]
-        values = values[::-1][:k]
+        gram = _gram(centred.T) / n
+        values, vectors = np.linalg.eigh(gram)
+        axes = vectors.T[::-1][:k]
     else:
-        values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64) / n)
-        total, values = float(values.sum()), values[::-1][:k]
+        gram = _gram(centred) / n
+        values, vectors = np.linalg.eigh(gram)
         axes = vectors.T[::-1][:k] @ centred
         axes = axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-30)
+    total, values = float(np.trace(gram)), values[::-1][:k]
+    k = len(values)
     variance, kept = np.zeros(k), np.zeros((k, d))
     # Round-off of coordinates hundreds of A from the origin is no motion.
     floor = max(1e-10 * total, d * (1e-7 * float(np.abs(mean).max(initial=0.0))) ** 2)
@@ -220,3 +259,12 @@ def _fit(points: NDArray, k: int) -> tuple[NDArray, NDArray, NDArray, float]:
     # An axis has no sign of its own; the largest entry positive makes runs comparable.
     largest = np.take_along_axis(kept, np.abs(kept).argmax(axis=1)[:, None], axis=1)
     return mean, kept * np.where(largest < 0, -1.0, 1.0), variance, max(total, 0.0)
+
+
+def _gram(rows: NDArray) -> NDArray[np.float64]:
+    """`rows @ rows.T` in double precision without a second copy of the rows."""
+    out = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], 1024):
+        block = rows[:, start : start + 1024].astype(np.float64)
+        out += block @ block.T
+    return out

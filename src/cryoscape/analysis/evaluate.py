@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.components import decode_in_chunks
-from cryoscape.analysis.geometry import bond_deviation, clash_counts
+from cryoscape.analysis.components import decode_in_chunks, posterior
 from cryoscape.analysis.evaluation import Evaluation, StateRow
+from cryoscape.analysis.geometry import bond_deviation, clash_counts
 from cryoscape.analysis.records import write_arrays, write_json
 from cryoscape.analysis.truth import Truth
 from cryoscape.errors import InputError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _GEOMETRY_PARTICLES = 200
 _FRAME_OFFSET = 10.0
 EVALUATION = "analysis/evaluation.json"
-
 
 
 def evaluate(
@@ -57,21 +56,23 @@ def evaluate(
     """
     if run.model is None:
         raise InputError(
-            "this run has no atomic model", file=run.path, remedy="Evaluate a run that was trained with --model."
+            "this run has no atomic model",
+            file=run.path,
+            remedy="Evaluate a run that was trained with --model.",
         )
     embedding = run.embedding
     truth = Truth.read(truth_path)
     rows = np.asarray(embedding.row, dtype=np.int64)
     if len(rows) == 0 or rows.max() >= len(truth.state):
         raise InputError(
-            f"the truth has {len(truth.state)} particles and the run uses row {int(rows.max(initial=-1)) + 1}",
+            f"the truth has {len(truth.state)} particles and the run uses row {rows.max(initial=-1) + 1}",
             file=truth.path,
             remedy="Give the truth of the simulation that made these particles.",
         )
     in_model, in_truth = truth.match(run.model)
     states = truth.coords[:, in_truth].astype(np.float64)
     reference = np.asarray(run.model.coords, dtype=np.float64)[in_model]
-    found = _compare(run, np.asarray(embedding.z), in_model, states, truth.state[rows], reference)
+    found = _compare(run, posterior(embedding, run.path)[0], in_model, states, truth.state[rows], reference)
     result = _summarise(run, truth, embedding, found, states, reference, in_model)
     target = Path(run.path) / EVALUATION
     write_arrays(
@@ -235,16 +236,18 @@ def _rmsd(a: NDArray, b: NDArray) -> NDArray[np.float64]:
 def _order(truth: Truth, found: _Comparison) -> float | None:
     from scipy.stats import spearmanr
 
-    ordered = truth.cv is not None and len(truth.cv) > 2 and abs(np.sign(np.diff(truth.cv)).sum()) == len(truth.cv) - 1
+    ordered = (
+        truth.cv is not None
+        and len(truth.cv) > 2
+        and abs(np.sign(np.diff(truth.cv)).sum()) == len(truth.cv) - 1
+    )
     if not ordered or truth.scenario.startswith("circular") or len(np.unique(found.state)) < 3:
         return None
     # All structures alike have no order at all.
     return 0.0 if np.ptp(found.position) == 0 else float(spearmanr(found.position, found.state).statistic)
 
 
-def _soundness(
-    run: Run, z: NDArray, states: NDArray, in_model: NDArray
-) -> tuple[float, float, float, float]:
+def _soundness(run: Run, z: NDArray, states: NDArray, in_model: NDArray) -> tuple[float, float, float, float]:
     model = run.model
     pairs = find_pairs(model)
     bonds, lengths = np.asarray(pairs.bonds), np.asarray(pairs.bond_lengths)
@@ -265,7 +268,9 @@ def _soundness(
     )
 
 
-def _warnings(run: Run, truth: Truth, found: _Comparison, best: NDArray, in_model: NDArray) -> tuple[str, ...]:
+def _warnings(
+    run: Run, truth: Truth, found: _Comparison, best: NDArray, in_model: NDArray
+) -> tuple[str, ...]:
     notes = []
     offset = float(np.linalg.norm(found.sums.sum(axis=0).mean(axis=0) / len(found.state) - best.mean(axis=0)))
     if offset > _FRAME_OFFSET:

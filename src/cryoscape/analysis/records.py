@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cryoscape.files import atomic_path
 from cryoscape.errors import InputError
+from cryoscape.files import atomic_path
 
 
 def plain(value: Any) -> Any:
@@ -47,7 +47,9 @@ def write_json(path: str | PathLike[str], content: dict[str, Any]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        Path(temporary).write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        Path(temporary).write_text(
+            json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
     return path
 
 

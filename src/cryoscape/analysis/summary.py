@@ -18,6 +18,7 @@ from cryoscape.analysis.traversal import Traversal
 from cryoscape.errors import InputError
 
 _JSON, _ARRAYS = "analysis/analysis.json", "analysis/analysis.npz"
+_WALK = ("position", "z", "z_sd", "particle")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ class AnalysisSummary:
             arrays |= _flatten("motion", self.motion.components)
             arrays |= {"mean_structure": self.motion.mean_structure, "rmsf": self.motion.rmsf}
         for walk in self.traversals:
-            arrays |= {f"walk_{walk.name}_{key}": getattr(walk, key) for key in ("position", "z", "z_sd", "particle")}
+            arrays |= {
+                f"walk_{walk.name}_{key}": getattr(walk, key) for key in ("position", "z", "z_sd", "particle")
+            }
         arrays |= {f"cluster_{key}": value for key, value in vars(self.clusters).items()}
         arrays |= {f"mixture_{key}": value for key, value in vars(self.mixture).items()}
         if self.umap is not None:
@@ -166,7 +169,10 @@ class AnalysisSummary:
                     Traversal(
                         name=walk["name"],
                         snapped=walk["snapped"],
-                        **{key: arrays[f"walk_{walk['name']}_{key}"] for key in ("position", "z", "z_sd", "particle")},
+                        **{
+                            key: arrays[f"walk_{walk['name']}_{key}"]
+                            for key in ("position", "z", "z_sd", "particle")
+                        },
                     )
                     for walk in content["traversals"]
                 ),

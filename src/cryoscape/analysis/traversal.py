@@ -54,10 +54,10 @@ def traverse(
 ) -> Traversal:
     """Walk along a coordinate between two percentiles of the particles.
 
-    Each frame is the mean code of the particles around its position (a Gaussian kernel of three
-    quarters of the spacing), so the walk follows the particles where they lie on a curve; a straight
-    line through latent space would leave them. Frames in a gap between populated regions are bridged
-    by linear interpolation.
+    Codes and positions are averaged over the particles around each point of a grid (a Gaussian kernel
+    of three quarters of the spacing) and the frames are read off that curve, so the walk follows the
+    particles where they lie on a curve; a straight line through latent space would leave them. Gaps
+    between populated regions are bridged linearly.
 
     Parameters
     ----------
@@ -88,19 +88,19 @@ def traverse(
     else:
         z_near, sd_near, score_near = z, sd, score
     position = np.linspace(*np.percentile(score, [low, high]), frames)
-    width = 0.75 * max((position[-1] - position[0]) / max(frames - 1, 1), 1e-9)
-    weight = np.exp(-0.5 * ((position[:, None] - score_near) / width) ** 2)
-    count = weight.sum(axis=1)
-    populated = count >= min(max(2.0, _POPULATED * len(z_near)), 0.5 * count.max())
-    average = (weight @ z_near) / np.maximum(count, 1e-30)[:, None]
-    average_sd = (weight @ sd_near) / np.maximum(count, 1e-30)[:, None]
-    code = _bridge(position, average, populated)
+    knots, count = _kernel_means(position, score_near, np.column_stack([score_near, z_near, sd_near]))
+    knots = knots[count >= min(max(2.0, _POPULATED * len(z_near)), 0.5 * count.max())]
+    # Averages lie inside the cloud, so their own positions, not the grid's, are where the codes belong.
+    along = np.maximum.accumulate(knots[:, 0])
+    code, code_sd = np.split(
+        np.stack([np.interp(position, along, c) for c in knots[:, 1:].T], axis=1), 2, axis=1
+    )
     particle = cKDTree(z).query(code)[1].astype(np.int64)
     walk = Traversal(
         name,
         position,
         code.astype(np.float32),
-        _bridge(position, average_sd, populated).astype(np.float32),
+        code_sd.astype(np.float32),
         particle,
     )
     if not snap:
@@ -114,8 +114,13 @@ def traverse(
     )
 
 
-def _bridge(position: NDArray, values: NDArray, populated: NDArray) -> NDArray[np.float64]:
-    known = np.flatnonzero(populated)
-    # Positions may coincide when all particles are alike; the frame number orders them as well.
-    frame = np.arange(len(position))
-    return np.stack([np.interp(frame, known, column[known]) for column in values.T], axis=1)
+def _kernel_means(
+    position: NDArray, score: NDArray, values: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Averages of the values around the positions and two more at either end, and the weight behind each."""
+    step = max((position[-1] - position[0]) / max(len(position) - 1, 1), 1e-9)
+    beyond = step * np.array([2.0, 1.0])
+    grid = np.concatenate([position[0] - beyond, position, position[-1] + beyond[::-1]])
+    weight = np.exp(-0.5 * ((grid[:, None] - score) / (0.75 * step)) ** 2)
+    count = weight.sum(axis=1)
+    return (weight @ values) / np.maximum(count, 1e-30)[:, None], count

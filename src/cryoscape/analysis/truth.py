@@ -72,7 +72,9 @@ class Truth:
         path = Path(path)
         path = path / "truth.npz" if path.is_dir() else path
         if not path.is_file():
-            raise InputError("there is no such file", file=path, remedy="Give the truth.npz of the simulation.")
+            raise InputError(
+                "there is no such file", file=path, remedy="Give the truth.npz of the simulation."
+            )
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -87,7 +89,9 @@ class Truth:
             )
         state, coords = arrays["state"].astype(np.int64), arrays["coords"].astype(np.float32)
         if coords.ndim != 3 or (len(state) and not 0 <= state.min() <= state.max() < len(coords)):
-            raise InputError("states and coordinates do not fit together", file=path, remedy="Simulate again.")
+            raise InputError(
+                "states and coordinates do not fit together", file=path, remedy="Simulate again."
+            )
         counts = np.bincount(state, minlength=len(coords)).astype(np.float64)
         population = np.asarray(arrays.get("population", counts), dtype=np.float64)
         cv = np.asarray(arrays["cv"], dtype=np.float64).reshape(-1) if "cv" in arrays else None
@@ -135,7 +139,9 @@ class Truth:
             of_model = [("", *rest) for _, *rest in of_model]
             of_truth = [("", *rest) for _, *rest in of_truth]
         place = {name: i for i, name in enumerate(of_model)}
-        pairs = np.array([(place[name], i) for i, name in enumerate(of_truth) if name in place], dtype=np.int64)
+        pairs = np.array(
+            [(place[name], i) for i, name in enumerate(of_truth) if name in place], dtype=np.int64
+        )
         if 2 * len(pairs) < n_truth:
             raise InputError(
                 f"only {len(pairs)} of the truth's {n_truth} residues are in the run's model",

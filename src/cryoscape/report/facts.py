@@ -65,7 +65,6 @@ def headline(run: Run, summary: AnalysisSummary | None) -> list[tuple[str, str]]
         facts.append((str(len(summary.latent.mean)), "latent dimensions"))
         if summary.motion is not None:
             facts.append((f"{summary.motion.spread:.2f} Å", "rms motion over all residues"))
-        facts.append((f"{summary.collapse.nats:.1f}", "nats an image tells about its code"))
     images = np.asarray((run.metrics or {}).get("images", []), dtype=np.float64)
     if len(images):
         facts.append((f"{np.nanmax(images):,.0f}", "images seen in training"))
@@ -140,7 +139,9 @@ def list_files(folder: Path) -> list[File]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    names = sorted((path.relative_to(folder).as_posix() for path in found), key=lambda name: (name.count("/"), name))
+    names = sorted(
+        (path.relative_to(folder).as_posix() for path in found), key=lambda name: (name.count("/"), name)
+    )
     return [File(name, _size((folder / name).stat().st_size), _what(name)) for name in names[:_LISTED]]
 
 

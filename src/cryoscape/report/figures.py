@@ -41,7 +41,9 @@ def learning_figure(metrics: dict[str, np.ndarray] | None) -> Figure | None:
             if data:
                 x, y = _thin(data.images, data.smoothed() if data is trained else data.values)
                 line = {"color": colour, "width": 2}
-                figure.add_scatter(x=x, y=y, name=text, mode=mode, line=line, legendgroup=text, **first, row=1, col=place)
+                figure.add_scatter(
+                    x=x, y=y, name=text, mode=mode, line=line, legendgroup=text, **first, row=1, col=place
+                )
     for (name, text), colour in zip(RESTRAINTS.items(), QUALITATIVE[2:]):
         term = curve(metrics, name)
         if term and np.any(term.values > 0):
@@ -50,7 +52,9 @@ def learning_figure(metrics: dict[str, np.ndarray] | None) -> Figure | None:
     figure.update_yaxes(type="log", dtick=1, row=1, col=3)
     figure.update_xaxes(title="images seen")
     figure.update_yaxes(title="nats a particle", row=1, col=1)
-    return _dressed(figure, height=330, legend={"orientation": "h", "y": -0.28, "x": 0})
+    _dressed(figure, height=350, legend={"orientation": "h", "y": -0.28, "x": 0})
+    # Titles of the panels stay clear of the tool bar.
+    return figure.update_layout(margin={"t": 60})
 
 
 def map_figures(
@@ -77,19 +81,24 @@ def map_figures(
     shown = np.sort(np.random.default_rng(0).permutation(n)[:MAP_POINTS])
     clouds: dict[str, tuple[NDArray, str, str]] = {}
     if summary.motion is not None:
-        clouds["structures"] = (*_plane(summary.motion.components), "component {} of the structures (A rms{})")
-    clouds["codes"] = (*_plane(summary.latent), "component {} of the latent codes{}")
+        clouds["structures"] = (
+            *_plane(summary.motion.components),
+            "component {} of the structures (Å rms){}",
+        )
+    clouds["codes"] = (*_plane(summary.latent), "component {} of the codes{}")
     if summary.umap is not None:
         clouds["umap"] = (summary.umap, ("", ""), "UMAP {}{}")
     colourings = _colourings(summary, shown, elbo, gain)
-    return {name: _map(summary, shown, colourings[0]["marker"], *cloud) for name, cloud in clouds.items()}, colourings
+    return {
+        name: _map(summary, shown, colourings[0]["marker"], *cloud) for name, cloud in clouds.items()
+    }, colourings
 
 
 def _plane(components: PrincipalComponents) -> tuple[NDArray, tuple[str, str]]:
     scores, explained = components.scores, components.explained
     if scores.shape[1] == 1:
-        return np.column_stack([scores[:, 0], np.zeros(len(scores))]), (f", {explained[0]:.0%}", "")
-    return scores[:, :2], (f", {explained[0]:.0%}", f", {explained[1]:.0%}")
+        return np.column_stack([scores[:, 0], np.zeros(len(scores))]), (f", {100 * explained[0]:.0f} %", "")
+    return scores[:, :2], (f", {100 * explained[0]:.0f} %", f", {100 * explained[1]:.0f} %")
 
 
 def _colourings(
@@ -123,7 +132,12 @@ def _continuous(values: NDArray) -> dict[str, Any]:
 
 
 def _map(
-    summary: AnalysisSummary, shown: NDArray, marker: dict[str, Any], xy: NDArray, notes: tuple[str, str], label: str
+    summary: AnalysisSummary,
+    shown: NDArray,
+    marker: dict[str, Any],
+    xy: NDArray,
+    notes: tuple[str, str],
+    label: str,
 ) -> Figure:
     from plotly.graph_objects import Figure
 
@@ -183,22 +197,27 @@ def residue_figure(summary: AnalysisSummary, model: AtomicModel, ends: NDArray |
         figure.add_scatter(
             x=x, y=_short(summary.motion.rmsf[span.index]), name="rms over all particles", mode="lines",
             line={"color": TEAL, "width": 2}, fill="tozeroy", fillcolor="rgba(20,125,146,0.12)", text=text,
-            hovertemplate="%{text}: %{y:.2f} A<extra></extra>", legendgroup="rms", showlegend=k == 0,
+            hovertemplate="%{text}: %{y:.2f} Å<extra></extra>", legendgroup="rms", showlegend=k == 0,
         )  # fmt: skip
         if ends is not None:
             figure.add_scatter(
                 x=x, y=_short(ends[span.index]), name="between the ends of the first component", mode="lines",
                 line={"color": ORANGE, "width": 1.5, "dash": "dot"}, text=text,
-                hovertemplate="%{text}: %{y:.2f} A<extra></extra>", legendgroup="ends", showlegend=k == 0,
+                hovertemplate="%{text}: %{y:.2f} Å<extra></extra>", legendgroup="ends", showlegend=k == 0,
             )  # fmt: skip
         if len(spans) > 1:
             figure.add_annotation(
-                x=float(x.mean()), y=1.0, yref="paper", yanchor="bottom", text=f"chain {span.name}", showarrow=False
+                x=float(x.mean()),
+                y=1.0,
+                yref="paper",
+                yanchor="bottom",
+                text=f"chain {span.name}",
+                showarrow=False,
             )
     figure.update_xaxes(title="residue number" if len(spans) == 1 else "residues, chain by chain")
     if len(spans) > 1:
         figure.update_xaxes(showticklabels=False, ticks="")
-    figure.update_yaxes(title="displacement (A)", rangemode="tozero")
+    figure.update_yaxes(title="displacement (Å)", rangemode="tozero")
     return _dressed(figure, height=330, legend={"orientation": "h", "y": -0.25, "x": 0})
 
 
@@ -210,10 +229,11 @@ def histogram_figure(summary: AnalysisSummary) -> Figure:
     count, edge = np.histogram(summary.motion.components.scores[:, 0], bins=60)
     figure = Figure()
     figure.add_bar(
-        x=_short(0.5 * (edge[1:] + edge[:-1])), y=count, width=float(edge[1] - edge[0]), marker={"color": TEAL, "opacity": 0.75},
-        hovertemplate="%{x:.2f} A: %{y} particles<extra></extra>", showlegend=False,
+        x=_short(0.5 * (edge[1:] + edge[:-1])), y=count, width=float(edge[1] - edge[0]),
+        marker={"color": TEAL, "opacity": 0.75},
+        hovertemplate="%{x:.2f} Å: %{y} particles<extra></extra>", showlegend=False,
     )  # fmt: skip
-    figure.update_xaxes(title="first component of the structures (A rms)")
+    figure.update_xaxes(title="first component of the structures (Å rms)")
     figure.update_yaxes(title="particles")
     return _dressed(figure, height=260, bargap=0)
 
@@ -227,7 +247,11 @@ def mixture_figure(summary: AnalysisSummary) -> Figure | None:
         return None
     figure = Figure()
     figure.add_scatter(
-        x=mixture.sizes, y=_short(mixture.bic - mixture.bic.min()), mode="lines+markers", line={"color": TEAL}, showlegend=False
+        x=mixture.sizes,
+        y=_short(mixture.bic - mixture.bic.min()),
+        mode="lines+markers",
+        line={"color": TEAL},
+        showlegend=False,
     )
     figure.update_xaxes(title="Gaussian components", dtick=1)
     figure.update_yaxes(title="BIC above the best", rangemode="tozero")
@@ -243,17 +267,25 @@ def states_figure(evaluation: Evaluation) -> Figure:
     mode = "lines+markers" if len(rows) < 15 else "lines"
     figure = Figure()
     for values, name, dash in (
-        ([row.trivial for row in rows], "reference model everywhere", "dash"),
+        ([row.trivial for row in rows], "reference everywhere", "dash"),
         ([row.constant for row in rows], "best single structure", "dot"),
     ):
-        figure.add_scatter(x=x, y=_short(np.array(values)), name=name, mode=mode, line={"color": GREY, "dash": dash})
-    spread = {"type": "data", "array": _short(np.array([row.rmsd_sd for row in rows])), "thickness": 1, "width": 2}
+        figure.add_scatter(
+            x=x, y=_short(np.array(values)), name=name, mode=mode, line={"color": GREY, "dash": dash}
+        )
+    spread = {
+        "type": "data",
+        "array": _short(np.array([row.rmsd_sd for row in rows])),
+        "thickness": 1,
+        "width": 2,
+    }
     figure.add_scatter(
-        x=x, y=_short(np.array([row.rmsd for row in rows])), name="recovered (bar: sd over particles)",
-        mode="lines+markers", line={"color": TEAL, "width": 3}, error_y=spread,
+        x=x, y=_short(np.array([row.rmsd for row in rows])), name="recovered (± sd)",
+        mode="lines+markers", line={"color": TEAL, "width": 3},
+        error_y={"type": "data", "array": spread, "thickness": 1, "width": 2},
     )  # fmt: skip
     figure.update_xaxes(title="true state", **({"dtick": 1} if len(rows) < 15 else {}))
-    figure.update_yaxes(title="CA rmsd, no superposition (A)", rangemode="tozero")
+    figure.update_yaxes(title="CA rmsd (Å)", rangemode="tozero")
     return _dressed(figure, height=340, legend={"orientation": "h", "y": -0.25, "x": 0})
 
 
@@ -265,7 +297,7 @@ def population_figure(evaluation: Evaluation) -> Figure:
     x = [row.state for row in evaluation.states]
     for values, name, colour in (
         ([100 * row.population for row in evaluation.states], "true population", GREY),
-        ([100 * row.nearest for row in evaluation.states], "structures nearest to the state", TEAL),
+        ([100 * row.nearest for row in evaluation.states], "nearest to the state", TEAL),
     ):
         figure.add_bar(x=x, y=_short(np.array(values)), name=name, marker={"color": colour})
     figure.update_xaxes(title="true state", **({"dtick": 1} if len(x) < 15 else {}))
@@ -285,7 +317,8 @@ def _thin(x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
 def _dressed(figure: Figure, **layout: Any) -> Figure:
     axis = {
         "gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside",
-        "tickcolor": MUTED, "ticklen": 4, "tickfont": {"color": MUTED}, "title_standoff": 8, "automargin": True,
+        "tickcolor": MUTED, "ticklen": 4, "tickfont": {"color": MUTED}, "title_standoff": 8,
+        "automargin": True, "title_font": {"size": 13},
     }  # fmt: skip
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
@@ -296,6 +329,7 @@ def _dressed(figure: Figure, **layout: Any) -> Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 56, "r": 16, "t": 32, "b": 48},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#c3ccd4", "activecolor": TEAL},
         hoverlabel={"bgcolor": "white", "font": {"color": INK}},
         **layout,
     )

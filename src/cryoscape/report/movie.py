@@ -48,7 +48,9 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
     middle = len(coords) // 2
     figure = Figure()
     for end in (frames[0], frames[-1]):
-        figure.add_scatter3d(**_xyz(end), mode="lines", line={"color": GREY, "width": 2}, opacity=0.35, hoverinfo="skip")
+        figure.add_scatter3d(
+            **_xyz(end), mode="lines", line={"color": GREY, "width": 2}, opacity=0.6, hoverinfo="skip"
+        )
     colour = _broken(np.repeat(moved[drawn, None], 3, axis=1), breaks)[:, 0]
     names = [str(model.chain_id[i]) + ":" + str(model.residue_number[i]) for i in drawn]
     for at in reversed(breaks):
@@ -62,7 +64,12 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
             "colorscale": [list(stop) for stop in MOTION],
             "cmin": 0.0,
             "cmax": max(float(np.percentile(moved, 99)), 0.1),
-            "colorbar": {"title": {"text": "moves (A)"}, "thickness": 10, "len": 0.6, "outlinewidth": 0},
+            "colorbar": {
+                "title": {"text": "moves (Å)", "font": {"size": 13}},
+                "thickness": 10,
+                "len": 0.6,
+                "outlinewidth": 0,
+            },
             "showscale": True,
         },
         text=names,
@@ -78,13 +85,16 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
         paper_bgcolor="rgba(0,0,0,0)",
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#c3ccd4", "activecolor": "#147d92"},
         uirevision="movie",
         scene={
             "xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "dragmode": "orbit",
             "camera": _camera(view),
         },
     )  # fmt: skip
-    tracks: dict[str, Any] = {axis: [_listed(frame[:, k]) for frame in frames] for k, axis in enumerate("xyz")}
+    tracks: dict[str, Any] = {
+        axis: [_listed(frame[:, k]) for frame in frames] for k, axis in enumerate("xyz")
+    }
     return figure, tracks | {"position": [round(float(p), 2) for p in position], "trace": 2}
 
 
@@ -133,7 +143,7 @@ def _view(coords: NDArray) -> NDArray[np.float64]:
 
 
 def _camera(view: NDArray) -> dict[str, Any]:
-    eye, up, _ = (dict(zip("xyz", axis.tolist())) for axis in (1.7 * view[0], view[1], view[2]))
+    eye, up, _ = (dict(zip("xyz", axis.tolist())) for axis in (2.4 * view[0], view[1], view[2]))
     return {"eye": eye, "up": up, "projection": {"type": "orthographic"}}
 
 
@@ -143,8 +153,8 @@ def _scale_bar(figure: Figure, points: NDArray, view: NDArray) -> None:
     size = float(np.ptp(along))
     length = 10.0 if size < 60 else 20.0 if size < 150 else 50.0
     start = along.min() * view[2] + (up.min() - 0.06 * size) * view[1]
-    ends = np.stack([start, start + length * view[2]])
+    bar = start + np.array([0, 0.5, 1])[:, None] * length * view[2]
     figure.add_scatter3d(
-        **_xyz(ends), mode="lines+text", text=[f"{length:.0f} A", ""], textposition="bottom center",
-        line={"color": INK, "width": 5}, hoverinfo="skip",
+        **_xyz(bar), mode="lines+text", text=["", f"{length:.0f} Å", ""], textposition="top center",
+        textfont={"size": 13}, line={"color": INK, "width": 5}, hoverinfo="skip",
     )  # fmt: skip

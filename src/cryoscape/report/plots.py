@@ -108,7 +108,7 @@ def draw_latent(figure: Figure, summary: AnalysisSummary) -> None:
     left, right = figure.subplots(1, 2)
     maps = [(left, summary.latent.scores, "latent codes", "")]
     if summary.motion is not None:
-        maps.insert(0, (left, summary.motion.components.scores, "decoded structures", " (A rms)"))
+        maps.insert(0, (left, summary.motion.components.scores, "decoded structures", " (Å rms)"))
         maps[1] = (right, *maps[1][1:])
     groups = summary.clusters
     colours = np.array(QUALITATIVE)[groups.label[shown] % len(QUALITATIVE)]
@@ -142,8 +142,12 @@ def _residues(model: AtomicModel, summary: AnalysisSummary) -> Callable[[Figure]
             axes.plot(span.position, values, color=colour, lw=1.3)
             if len(spans) > 1:
                 middle = 0.5 * (span.position[0] + span.position[-1])
-                axes.text(middle, 1.0, span.name, transform=axes.get_xaxis_transform(), ha="center", color=colour)
-        axes.set(ylabel="rms fluctuation (A)", xlabel="residue number" if len(spans) == 1 else "residues, by chain")
+                axes.text(
+                    middle, 1.0, span.name, transform=axes.get_xaxis_transform(), ha="center", color=colour
+                )
+        axes.set(
+            ylabel="rms fluctuation (A)", xlabel="residue number" if len(spans) == 1 else "residues, by chain"
+        )
         axes.set_ylim(bottom=0)
         axes.margins(x=0.01)
         if len(spans) > 1:
@@ -160,11 +164,13 @@ def draw_states(figure: Figure, evaluation: Evaluation) -> None:
     x = np.array([row.state for row in rows])
     mean, sd = np.array([row.rmsd for row in rows]), np.array([row.rmsd_sd for row in rows])
     mark: dict[str, Any] = {"marker": "o", "ms": 4} if len(rows) < 15 else {}
-    axes.plot(x, [row.trivial for row in rows], color=GREY, ls="--", label="reference model everywhere", **mark)
+    axes.plot(
+        x, [row.trivial for row in rows], color=GREY, ls="--", label="reference model everywhere", **mark
+    )
     axes.plot(x, [row.constant for row in rows], color=GREY, ls=":", label="best single structure", **mark)
     axes.fill_between(x, np.maximum(mean - sd, 0), mean + sd, color=TEAL, alpha=0.18, lw=0)
-    axes.plot(x, mean, color=TEAL, lw=2, label=f"recovered (mean {evaluation.rmsd:.2f} A)", **mark)
-    axes.set(xlabel="true state", ylabel="CA rmsd without superposition (A)", title="recovered against true")
+    axes.plot(x, mean, color=TEAL, lw=2, label=f"recovered (mean {evaluation.rmsd:.2f} Å)", **mark)
+    axes.set(xlabel="true state", ylabel="CA rmsd without superposition (Å)", title="recovered against true")
     axes.set_ylim(bottom=0)
     if len(rows) < 15:
         axes.set_xticks(x)

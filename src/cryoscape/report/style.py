@@ -12,7 +12,8 @@ from cryoscape.structures.atomic_model import AtomicModel
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e6eaee"
 TEAL, ORANGE, GREY = "#147d92", "#d9772b", "#9aa5b1"
 QUALITATIVE = (
-    "#147d92", "#d9772b", "#6a4c93", "#4f9d4f", "#c2456b", "#8a6d3b", "#3f6fb5", "#a3a83a", "#7b8794", "#222222",
+    "#147d92", "#d9772b", "#6a4c93", "#4f9d4f", "#c2456b",
+    "#8a6d3b", "#3f6fb5", "#a3a83a", "#7b8794", "#222222",
 )  # fmt: skip
 SEQUENTIAL = "Viridis"
 MOTION = ((0.0, "#3b6fb6"), (0.3, "#86b6d9"), (0.55, "#e9d8a6"), (0.8, "#e88b4a"), (1.0, "#b8322a"))
