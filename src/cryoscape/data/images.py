@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryoscape.data.particles import Particles
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImageBatch:
     """Images with all that is known of how they were taken.
 

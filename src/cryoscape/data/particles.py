@@ -61,6 +61,8 @@ class Particles:
         The images.
     source : SourceTable
         The table as read, for writing it back.
+    datadir : Path or None
+        The folder that `read` was given for images.
     """
 
     rotations: NDArray[np.float64] | None
@@ -81,6 +83,7 @@ class Particles:
     data_sign: int
     stack: ImageStack
     source: SourceTable
+    datadir: Path | None = None
 
     @classmethod
     def read(
@@ -161,6 +164,7 @@ class Particles:
             data_sign=table.data_sign,
             stack=stack,
             source=table.source,
+            datadir=None if datadir is None else Path(datadir),
         )
 
     def __len__(self) -> int:
@@ -266,7 +270,7 @@ class Particles:
             if np.asarray(values).shape[:1] != (self.n,):
                 raise ValueError(f"column {name} has {np.asarray(values).shape[:1]} rows, not {self.n}")
         if path.suffix.lower() == self.source.suffix:
-            self.source.write(path, self.row, columns, self.stack.paths)
+            self.source.write(path, self.row, columns, self.stack.paths, self.uid)
         else:
             from cryoscape.data.conversion import write_converted
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cryoscape.data.images import ImageBatch
 from cryoscape.models import features
-from cryoscape.models.decoders.base import AtomicScene, StructureDecoder
+from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.encoders import Encoder
 from cryoscape.models.likelihoods import Likelihood
 from cryoscape.models.posteriors import DiagonalGaussian
@@ -95,7 +95,9 @@ class FeatureMap(nn.Module):
         with torch.no_grad():
             for kind in self.settings.kinds:
                 if kind == "image":
-                    parts.append(features.image_features(*args, self.settings.window, self.settings.phase_flip))
+                    parts.append(
+                        features.image_features(*args, self.settings.window, self.settings.phase_flip)
+                    )
                 elif kind == "score":
                     score = features.score_features(*args, batch.rotations, self.anchor, self.weights)
                     if len(self.pooling) < score.shape[1]:
@@ -139,18 +141,23 @@ class ImageModel(nn.Module):
         """Encoder input of a batch, shape (B, F)."""
         return self.feature_map(batch)
 
+    def scattering(self, coords: Tensor) -> Tensor:
+        """Where the residues of one structure (N, 3) scatter from, (N, 3)."""
+        centroids = self.decoder.centroids
+        return coords if centroids is None else centroids(coords[None])[0]
+
     def project(self, z: Tensor, batch: ImageBatch) -> Tensor:
         """Predicted Fourier projections of latents (B, d) in the poses of a batch."""
         scene = self.decoder(z)
         return scene.project(batch.rotations, self.likelihood.box, self.likelihood.pixel_size)
 
     def log_likelihood(self, z: Tensor, batch: ImageBatch) -> Tensor:
-        """log p(x | z) over pure noise, shape (B,), nats."""
+        """Log p(x | z) over pure noise, shape (B,), nats."""
         return self.likelihood.log_prob(batch.images, self.project(z, batch), batch.ctf, batch.group)
 
     def structure_log_likelihood(self, coords: Tensor, batch: ImageBatch) -> Tensor:
-        """log p(x | one fixed structure (N, 3)) over pure noise, shape (B,), nats."""
-        scene = AtomicScene(coords[None].expand(len(batch.rows), -1, -1), self.decoder.weights)
+        """Log p(x | one fixed structure (N, 3)) over pure noise, shape (B,), nats."""
+        scene = self.decoder.scene(coords[None].expand(len(batch.rows), -1, -1))
         y = scene.project(batch.rotations, self.likelihood.box, self.likelihood.pixel_size)
         return self.likelihood.log_prob(batch.images, y, batch.ctf, batch.group)
 

@@ -70,7 +70,7 @@ class Likelihood(nn.Module, ABC):
         t = self.transfer(ctf, group)
         return (images - t * projections) * (self.weights * t / self.noise[group][:, self.shells])
 
-    def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:  # noqa: B027
+    def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:
         """Update running estimates from a batch (no gradient). The default keeps none."""
 
 
@@ -141,9 +141,7 @@ class GaussianLikelihood(Likelihood):
         """
         cross, power, image, count = self._pool(sums)
         kernel = torch.tensor([[[0.5, 1.0, 0.5]]], dtype=cross.dtype, device=cross.device)
-        smooth = [
-            nn.functional.conv1d(v[:, None], kernel, padding=1)[:, 0] for v in (cross, power)
-        ]
+        smooth = [nn.functional.conv1d(v[:, None], kernel, padding=1)[:, 0] for v in (cross, power)]
         gain = (smooth[0] / smooth[1].clamp_min(1e-30)).clamp_min(0.0)
         residual = image - 2 * gain * cross + gain.square() * power
         noise = residual / count.clamp_min(1.0)

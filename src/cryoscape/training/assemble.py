@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cryoscape.errors import InputError
+from cryoscape.models.centroids import ResidueCentroids
 from cryoscape.models.decoders.atomic import AtomicDecoder
 from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.decoders.modes import ModesDecoder
@@ -21,6 +23,8 @@ from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.normal import NormalPrior
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.structures.normal_modes import anisotropic_network_modes
+from cryoscape.structures.restraints import find_pairs
+from cryoscape.structures.segments import initial_segments
 from cryoscape.training.config import AtomicConfig, Config, ModesConfig
 
 
@@ -82,6 +86,29 @@ def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
 
 def build_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> StructureDecoder:
     """Return the decoder of a configuration on a reference in the world frame."""
+    decoder = _bare_decoder(config, structure, reference)
+    if config.decoder.scatter_from == "centroid":
+        decoder.centroids = residue_centroids(structure)
+    return decoder
+
+
+def residue_centroids(structure: AtomicModel) -> ResidueCentroids:
+    """Centres of electrons of the residues of a structure, tied to its beads."""
+    total = np.zeros(len(structure))
+    np.add.at(total, structure.heavy_residue, structure.heavy_weights)
+    centres = np.zeros((len(structure), 3))
+    weighted = structure.heavy_coords.astype(np.float64) * structure.heavy_weights[:, None]
+    np.add.at(centres, structure.heavy_residue, weighted)
+    bonded = torch.zeros(max(len(structure) - 1, 0), dtype=torch.bool)
+    bonded[find_pairs(structure, 0.0, 0.0).bonds[:, 0]] = True
+    return ResidueCentroids(
+        torch.as_tensor(structure.coords, dtype=torch.float64),
+        torch.as_tensor(centres / total[:, None]),
+        bonded,
+    )
+
+
+def _bare_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> StructureDecoder:
     weights = torch.as_tensor(structure.weights)
     d = config.decoder
     if isinstance(d, AtomicConfig):
@@ -106,8 +133,7 @@ def build_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> 
         config.z_dim,
         reference,
         weights,
-        torch.as_tensor(structure.chain_index),
-        n_segments=d.n_segments,
+        initial_segments(structure, min(max(d.n_segments, len(structure.chains)), len(structure))),
         hidden=d.hidden,
         activation=d.activation,
         temperature=d.temperature,

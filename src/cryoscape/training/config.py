@@ -58,7 +58,14 @@ class EncoderConfig(Section):
     """Fractions of the run at which score features are recomputed at the current mean structure."""
 
 
-class AtomicConfig(Section):
+class StructureDecoderConfig(Section):
+    """What all decoders with atoms share."""
+
+    scatter_from: Literal["centroid", "bead"] = "centroid"
+    """Centre of electrons of each residue, carried in its local frame; or the bead, as in cryoSTAR."""
+
+
+class AtomicConfig(StructureDecoderConfig):
     """Every residue moves (cryoSTAR)."""
 
     kind: Literal["atomic"] = "atomic"
@@ -66,7 +73,7 @@ class AtomicConfig(Section):
     activation: Activation = "relu"
 
 
-class ModesConfig(Section):
+class ModesConfig(StructureDecoderConfig):
     """Normal-mode amplitudes and a rigid-body correction (NMA baseline)."""
 
     kind: Literal["modes"] = "modes"
@@ -78,7 +85,7 @@ class ModesConfig(Section):
     rigid: bool = True
 
 
-class SegmentsConfig(Section):
+class SegmentsConfig(StructureDecoderConfig):
     """Rigid segments with soft borders along the chains (cryoSPHERE)."""
 
     kind: Literal["segments"] = "segments"

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cryoscape.data.images import BandImages, ImageBatch
@@ -148,8 +148,7 @@ class Trainer:
             with self.progress.task("calibrating noise", wanted, "images") as task:
                 while seen < min(wanted, self.parts.n_training):
                     batch = self.parts.images.batch(self.parts.order.at(step)).to(self.device)
-                    y = model.decoder(torch.zeros(1, self.config.z_dim, device=self.device))
-                    scene = type(y)(reference.expand(len(batch.rows), -1, -1), model.decoder.weights)
+                    scene = model.decoder.scene(reference.expand(len(batch.rows), -1, -1))
                     projections = scene.project(
                         batch.rotations, model.likelihood.box, model.likelihood.pixel_size
                     )
@@ -161,7 +160,7 @@ class Trainer:
             model.likelihood.fit(sums)
             # As much past as the running estimate will hold: 1 / (1 - memory) batches.
             model.likelihood.sums.mul_(self.config.training.batch / (1 - settings.memory) / seen)
-        model.feature_map.take_anchor(model.decoder.reference, model.likelihood)
+        model.feature_map.take_anchor(model.scattering(model.decoder.reference), model.likelihood)
         self.features.build(self.progress)
         model.encoder.standardise(self.features.sample(2048))
 
@@ -267,7 +266,8 @@ class Trainer:
             model.decoder.coordinates(model.posterior(self.features.rows(batch)).mean).mean(0)
             for batch in (self.parts.images.batch(part).to(self.device) for part in rows.split(256))
         ]
-        model.feature_map.take_anchor(torch.stack(means).mean(0), model.likelihood)
+        anchor = model.scattering(torch.stack(means).mean(0))
+        model.feature_map.take_anchor(anchor, model.likelihood)
         self.features.build(self.progress)
 
     @torch.no_grad()
@@ -310,4 +310,3 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-

@@ -88,7 +88,9 @@ class MetricsLog:
             return
         with open(self._path, newline="") as stream:
             # A line cut short by a crash has no step that reads as a number.
-            kept = [r for r in csv.DictReader(stream) if (r["step"] or "").isdigit() and int(r["step"]) <= step]
+            kept = [
+                r for r in csv.DictReader(stream) if (r["step"] or "").isdigit() and int(r["step"]) <= step
+            ]
         with atomic_path(self._path) as temporary, open(temporary, "w", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
             writer.writeheader()

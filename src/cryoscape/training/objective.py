@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from cryoscape.data.images import ImageBatch
-from cryoscape.models.decoders.base import AtomicScene
 from cryoscape.models.image_model import ImageModel
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.priors.base import LatentPrior
@@ -16,7 +15,7 @@ from cryoscape.training.config import ObjectiveConfig
 from cryoscape.training.restraining import Restraints, RestraintTerms
 
 
-@dataclass(frozen=True)
+@dataclass
 class Terms:
     """Means over a batch, in nats per image.
 
@@ -44,7 +43,7 @@ class Terms:
 
     @property
     def elbo(self) -> Tensor:
-        """log p(x|z) - KL."""
+        """Log p(x|z) - KL."""
         return self.log_likelihood - self.kl
 
     @property
@@ -142,9 +141,7 @@ def _terms_of(
     log_likelihoods, projections = [], batch.images
     for z in samples:
         projections = model.project(z, batch)
-        log_likelihoods.append(
-            model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group)
-        )
+        log_likelihoods.append(model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group))
     kl = prior.kl_divergence(q, samples)
     weighted = beta * kl
     if objective.free_bits > 0:
@@ -174,8 +171,9 @@ def _balance_factor(
 ) -> float:
     """Factor, at most 1, that holds the restraints' pull on the coordinates to `balance` of the data's."""
     coords = model.decoder.coordinates(z).detach().requires_grad_()
-    scene = AtomicScene(coords, model.decoder.weights)
-    y = scene.project(batch.rotations, model.likelihood.box, model.likelihood.pixel_size)
+    y = model.decoder.scene(coords).project(
+        batch.rotations, model.likelihood.box, model.likelihood.pixel_size
+    )
     data = model.likelihood.log_prob(batch.images, y, batch.ctf, batch.group).mean()
     pull = torch.autograd.grad(data, coords)[0].mean(0).norm()
     strain = restraints.terms(coords).total

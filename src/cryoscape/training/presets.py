@@ -23,7 +23,12 @@ _CRYOSTAR: dict[str, Any] = {
         "activation": "relu",
         "phase_flip": False,
     },
-    "decoder": {"kind": "atomic", "hidden": (32, 64, 128, 256, 512), "activation": "relu"},
+    "decoder": {
+        "kind": "atomic",
+        "hidden": (32, 64, 128, 256, 512),
+        "activation": "relu",
+        "scatter_from": "bead",
+    },
     "likelihood": _CORRELATION,
     "restraints": {
         "bond": 1.0,
@@ -46,7 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The paper's NMA baseline: amplitudes of the 16 lowest modes and a rigid correction, no restraints.
     "nma": {
         **_CRYOSTAR,
-        "decoder": {"kind": "modes", "n_modes": 16, "cutoff": 12.0},
+        "decoder": {"kind": "modes", "n_modes": 16, "cutoff": 12.0, "scatter_from": "bead"},
         "restraints": {"bond": 0.0, "network": 0.0, "clash": 0.0},
     },
     # cryoSPHERE, official code 66d0bd8, parameters.yaml: 20 segments, encoder 512-512-64-64, Adam 3e-5,
@@ -58,7 +63,13 @@ PRESETS: dict[str, dict[str, Any]] = {
             "activation": "leaky_relu",
             "phase_flip": False,
         },
-        "decoder": {"kind": "segments", "n_segments": 20, "hidden": (512, 512), "activation": "leaky_relu"},
+        "decoder": {
+            "kind": "segments",
+            "n_segments": 20,
+            "hidden": (512, 512),
+            "activation": "leaky_relu",
+            "scatter_from": "bead",
+        },
         "likelihood": _CORRELATION,
         "restraints": {
             "bond": 0.1,

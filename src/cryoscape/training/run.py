@@ -263,7 +263,8 @@ def copy_reference(structure: AtomicModel, folder: Path) -> str:
     """Put the model file into the run folder, so that the run stands alone; return its name there."""
     if structure.path is None:
         raise InputError(
-            "the reference model was not read from a file", remedy="Write it to a file and read it from there."
+            "the reference model was not read from a file",
+            remedy="Write it to a file and read it from there.",
         )
     name = "reference" + "".join(s for s in structure.path.suffixes[-2:] if s.lower() in _SUFFIXES)
     with atomic_path(folder / name) as temporary:

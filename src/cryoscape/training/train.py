@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from lightning.fabric import Fabric, seed_everything
+from lightning_fabric import Fabric, seed_everything
 
 import cryoscape
 from cryoscape.data.images import BandImages
@@ -24,6 +24,8 @@ from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.models.decoders.base import StructureDecoder
+from cryoscape.preflight.check import preflight
+from cryoscape.preflight.report import PreflightReport
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training.assemble import Geometry, build_model, build_prior, degrees_of_freedom
@@ -44,7 +46,7 @@ class Interpretation:
     offset : tuple of float
         World = model file - offset, Angstrom (x, y, z).
     data_sign : int
-        What `Particles.images` is multiplied by for protein to be positive, beside its own sign.
+        What stored pixels are multiplied by for protein to be positive.
     cutoff : float
         Resolution limit of the likelihood, Angstrom.
     """
@@ -61,6 +63,7 @@ def train(
     out: str | PathLike[str] = "RUN",
     *,
     interpretation: Interpretation | None = None,
+    found: PreflightReport | None = None,
     resume: bool = False,
     force: bool = False,
     progress: ProgressReporter | None = None,
@@ -78,7 +81,9 @@ def train(
     out : path
         Run folder.
     interpretation : Interpretation, optional
-        Frame, sign and band. By default the pre-flight check finds them and refuses what does not fit.
+        Frame, sign and band, where they are known. By default the pre-flight check finds them.
+    found : PreflightReport, optional
+        The check of this input, where it was made already.
     resume : bool
         Go on from the last checkpoint; the result equals that of an uninterrupted run.
     force : bool
@@ -107,10 +112,13 @@ def train(
         sign = run.info["particles"]["data_sign"]
     else:
         _refuse_used_folder(folder, force)
-        interpretation = interpretation or find_interpretation(
-            particles, model, config, force=force, progress=progress
-        )
-        sign = interpretation.data_sign * particles.data_sign
+        if interpretation is None:
+            if found is None and needs_check(config):
+                found = preflight(particles, model, progress=progress)
+            if found is not None and not force:
+                found.require()
+            interpretation = interpret(particles, model, config, found)
+        sign = interpretation.data_sign
     particles = particles.with_sign(sign)
     cutoff = geometry.cutoff if resume else interpretation.cutoff  # type: ignore[union-attr]
     images = BandImages(particles, cutoff, cache_memory=config.data.cache_memory)
@@ -139,6 +147,8 @@ def train(
     total = total_steps(config.training, len(rows))
     if not resume:
         _start_folder(folder, config, model, particles, geometry, total, fabric)
+        if found is not None:
+            write_json(folder / "preflight.json", found.to_dict())
     trainer = Trainer(folder, config, parts, total, fabric, progress)
     if resume:
         trainer.restore(folder / "checkpoints" / "last.safetensors")
@@ -168,21 +178,16 @@ def set_threads(threads: int) -> None:
     torch.set_flush_denormal(True)
 
 
-def find_interpretation(
-    particles: Particles,
-    model: AtomicModel,
-    config: Config,
-    *,
-    force: bool = False,
-    progress: ProgressReporter | None = None,
-) -> Interpretation:
-    """Frame, sign and band of some input: the user's word where there is one, the check's otherwise.
+def needs_check(config: Config) -> bool:
+    """Whether frame, sign or band are left to the pre-flight check."""
+    d = config.data
+    return d.frame == "auto" or d.invert is None or d.cutoff is None
 
-    Raises
-    ------
-    InputError
-        If poses, CTF or model do not fit the images and `force` is not set.
-    """
+
+def interpret(
+    particles: Particles, model: AtomicModel, config: Config, found: PreflightReport | None
+) -> Interpretation:
+    """Frame, sign and band of some input: the user's word where there is one, the check's otherwise."""
     d = config.data
     half = particles.box // 2 * particles.pixel_size
     fixed = {
@@ -190,13 +195,10 @@ def find_interpretation(
         "centre": (0.0, 0.0, 0.0),
         "centroid": tuple(float(v) for v in np.average(model.coords, axis=0, weights=model.weights)),
     }
-    if d.frame != "auto" and d.invert is not None and d.cutoff is not None:
+    if found is None:
+        assert d.invert is not None
+        assert d.cutoff is not None
         return Interpretation(fixed[d.frame], -1 if d.invert else 1, d.cutoff)
-    from cryoscape.preflight.check import preflight
-
-    found = preflight(particles, model, progress=progress)
-    if not force:
-        found.require()
     return Interpretation(
         found.offset if d.frame == "auto" else fixed[d.frame],
         found.data_sign if d.invert is None else (-1 if d.invert else 1),
@@ -226,7 +228,8 @@ def _fabric(config: Config) -> Fabric:
         raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "a GPU was asked for and none is there", remedy="Give --device cpu, or install a CUDA build of torch."
+            "a GPU was asked for and none is there",
+            remedy="Give --device cpu, or install a CUDA build of torch.",
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("an Apple GPU was asked for and none is there", remedy="Give --device cpu.")
@@ -312,7 +315,7 @@ def _start_folder(
             "model": None if model.path is None else str(model.path),
             "particles": {
                 "path": str(particles.source.path),
-                "datadir": None if particles.source.datadir is None else str(particles.source.datadir),
+                "datadir": None if particles.datadir is None else str(particles.datadir),
                 "n": len(particles),
                 "box": particles.box,
                 "pixel_size": particles.pixel_size,
@@ -321,7 +324,9 @@ def _start_folder(
             "geometry": geometry.to_json(),
             "hardware": {
                 "device": str(fabric.device),
-                "name": torch.cuda.get_device_name() if fabric.device.type == "cuda" else platform.processor(),
+                "name": torch.cuda.get_device_name()
+                if fabric.device.type == "cuda"
+                else platform.processor(),
                 "threads": torch.get_num_threads(),
                 "cores": os.cpu_count(),
                 "precision": str(fabric._precision.precision),

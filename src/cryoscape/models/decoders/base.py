@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from cryoscape.models.centroids import ResidueCentroids
 from cryoscape.physics import gaussians
 
 
@@ -27,17 +28,21 @@ class AtomicScene:
     Parameters
     ----------
     coords : Tensor, shape (B, N, 3)
-        World frame (origin at the box centre), Angstrom.
+        Beads in the world frame (origin at the box centre), Angstrom.
     weights : Tensor, shape (N,)
         Electrons of each residue, divided by their sum.
+    centroids : ResidueCentroids, optional
+        Where the residues scatter from; the beads themselves by default.
     """
 
     coords: Tensor
     weights: Tensor
+    centroids: ResidueCentroids | None = None
 
     def project(self, rotations: Tensor, box: int, pixel_size: float) -> Tensor:
         """Structure factors (B, box, box // 2 + 1); the radial gain of the likelihood carries the envelope."""
-        return gaussians.project_fourier(self.coords, self.weights, rotations, box, pixel_size)
+        points = self.coords if self.centroids is None else self.centroids(self.coords)
+        return gaussians.project_fourier(points, self.weights, rotations, box, pixel_size)
 
 
 class Decoder(nn.Module, ABC):
@@ -63,6 +68,8 @@ class StructureDecoder(Decoder):
         World frame, Angstrom.
     weights : Tensor, shape (N,)
         Adds up to 1.
+    centroids : ResidueCentroids or None
+        Set by the assembler where residues scatter from their centre of electrons.
     """
 
     reference: Tensor
@@ -71,6 +78,7 @@ class StructureDecoder(Decoder):
     def __init__(self, z_dim: int, reference: Tensor, weights: Tensor) -> None:
         super().__init__()
         self.z_dim = z_dim
+        self.centroids: ResidueCentroids | None = None
         self.register_buffer("reference", reference.float())
         self.register_buffer("weights", (weights / weights.sum()).float())
 
@@ -80,4 +88,8 @@ class StructureDecoder(Decoder):
 
     def forward(self, z: Tensor) -> AtomicScene:
         """Decode a batch of latents to conformations."""
-        return AtomicScene(self.coordinates(z), self.weights)
+        return self.scene(self.coordinates(z))
+
+    def scene(self, coords: Tensor) -> AtomicScene:
+        """Conformations (B, N, 3) as a scene."""
+        return AtomicScene(coords, self.weights, self.centroids)
