@@ -79,7 +79,7 @@ def map_figures(
     """
     n = len(summary.row)
     shown = np.sort(np.random.default_rng(0).permutation(n)[:MAP_POINTS])
-    clouds: dict[str, tuple[NDArray, str, str]] = {}
+    clouds: dict[str, tuple[NDArray, tuple[str, str], str]] = {}
     if summary.motion is not None:
         clouds["structures"] = (
             *_plane(summary.motion.components),
@@ -273,12 +273,7 @@ def states_figure(evaluation: Evaluation) -> Figure:
         figure.add_scatter(
             x=x, y=_short(np.array(values)), name=name, mode=mode, line={"color": GREY, "dash": dash}
         )
-    spread = {
-        "type": "data",
-        "array": _short(np.array([row.rmsd_sd for row in rows])),
-        "thickness": 1,
-        "width": 2,
-    }
+    spread = _short(np.array([row.rmsd_sd for row in rows]))
     figure.add_scatter(
         x=x, y=_short(np.array([row.rmsd for row in rows])), name="recovered (± sd)",
         mode="lines+markers", line={"color": TEAL, "width": 3},

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cryoscape.structures.atomic_model import AtomicModel
     from cryoscape.training.run import Run
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.edgecolor": MUTED,
@@ -146,7 +146,7 @@ def _residues(model: AtomicModel, summary: AnalysisSummary) -> Callable[[Figure]
                     middle, 1.0, span.name, transform=axes.get_xaxis_transform(), ha="center", color=colour
                 )
         axes.set(
-            ylabel="rms fluctuation (A)", xlabel="residue number" if len(spans) == 1 else "residues, by chain"
+            ylabel="rms fluctuation (Å)", xlabel="residue number" if len(spans) == 1 else "residues, by chain"
         )
         axes.set_ylim(bottom=0)
         axes.margins(x=0.01)
