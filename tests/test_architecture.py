@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "cryoscape"
 GROUND = {"errors", "files", "progress"}
 BELOW_MODELS = GROUND | {"conventions", "physics", "data", "structures"}
 BELOW_TRAINING = BELOW_MODELS | {"models", "priors"}
-BELOW_REPORT = BELOW_TRAINING | {"simulate", "training", "analysis"}
+BELOW_REPORT = BELOW_TRAINING | {"preflight", "simulate", "training", "analysis"}
 # What each part may import besides itself. Models and priors are strangers, as are physics and structures.
 MAY_IMPORT = {
     "errors": set(),
@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "structures": GROUND,
     "models": BELOW_MODELS,
     "priors": GROUND,
+    "preflight": BELOW_MODELS,
     "simulate": BELOW_TRAINING,
-    "training": BELOW_TRAINING,
-    "analysis": BELOW_TRAINING | {"simulate", "training"},
+    "training": BELOW_TRAINING | {"preflight"},
+    "analysis": BELOW_TRAINING | {"preflight", "simulate", "training"},
     "report": BELOW_REPORT,
     "app": BELOW_REPORT | {"report"},
     "integrations": BELOW_REPORT | {"report"},

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, need_file, one_thread, read_model, read_particles
+from cryoscape.cli.options import DataDir, need_file, one_thread, read_model, read_particles, scan_images
 
 
 def check(
@@ -28,15 +28,16 @@ def check(
     and correlates the map with the model under each frame convention. Ends with exit code 2 where no
     interpretation fits.
     """
-    from cryoscape.analysis.preflight import preflight
     from cryoscape.data.mrc import read_map
+    from cryoscape.preflight.check import preflight
 
     one_thread()
     if map_ is not None:
         need_file(map_, "Give an .mrc map.")
     table = read_particles(particles, datadir)
-    structure = read_model(model)
+    structure = None if model is None else read_model(model)
     volume = None if map_ is None else read_map(map_)
+    scan_images(table)
     report = preflight(table, structure, volume, limit=limit, seed=seed, progress=reporter())
     say(str(report))
     if not force:

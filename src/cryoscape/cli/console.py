@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_INTERVAL = 10.0  # s between two plain lines of one task
-PLAIN_SHARE = 0.1  # share of the total between two plain lines
+PLAIN_PAUSE = 1.0  # s between two plain lines at least
+PLAIN_MARKS = 10  # plain lines of a task that is quick
 
 
 class PlainTask:
-    """Progress as plain lines: one every ten per cent or ten seconds, and one at the end."""
+    """Progress as plain lines: one every ten per cent or ten seconds, never two in a second, and the end."""
 
     def __init__(self, name: str, total: float | None, unit: str, stream: TextIO) -> None:
         self._name = name
@@ -28,15 +29,17 @@ class PlainTask:
         self._done = 0.0
         self._text = ""
         self._start = self._last_time = time.monotonic()
-        self._last_share = 0.0
+        self._last_mark = 0
 
     def advance(self, count: float = 1) -> None:
         """Say that `count` more units are done."""
         self._done += count
         now = time.monotonic()
-        share = self._done / self._total if self._total else 0.0
-        if share - self._last_share >= PLAIN_SHARE or now - self._last_time >= PLAIN_INTERVAL:
-            self._last_share, self._last_time = share, now
+        # Marks passed, counted in whole numbers so that rounding does not let the lines drift.
+        mark = int(self._done / self._total * PLAIN_MARKS + 1e-9) if self._total else 0
+        quiet = now - self._last_time
+        if (mark > self._last_mark and quiet >= PLAIN_PAUSE) or quiet >= PLAIN_INTERVAL:
+            self._last_mark, self._last_time = mark, now
             self._line(now)
 
     def status(self, text: str) -> None:
@@ -66,7 +69,7 @@ class PlainTask:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # The last tenth may have been reported already; say the end only where it was not.
-        if kind is None and self._total and self._last_share < 1.0 and self._done > 0:
+        if kind is None and self._total and self._last_mark < PLAIN_MARKS and self._done > 0:
             self._line(time.monotonic())
 
 

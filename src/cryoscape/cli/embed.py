@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, RunFolder, one_thread, read_particles
+from cryoscape.cli.options import DataDir, Device, RunFolder, pick_device, read_particles
+from cryoscape.errors import InputError
 
 
 def embed(
@@ -17,15 +18,29 @@ def embed(
     /,
     *,
     refine_steps: Annotated[int, Parameter(help="Gradient steps on each particle's own posterior.")] = 0,
+    out: Annotated[
+        Path | None,
+        Parameter(name=["--out", "-o"], help="For other particles, .npz [RUN/particles/NAME.npz]."),
+    ] = None,
+    device: Device = "auto",
     datadir: DataDir = None,
 ) -> None:
     """Write mean, sd and elbo (nats) of each particle's latent posterior."""
     from cryoscape.training.embed import embed as embed_particles
     from cryoscape.training.run import Run
 
-    one_thread()
     opened = Run.open(run)
     table = None if particles is None else read_particles(particles, datadir)
-    found = embed_particles(opened, particles=table, refine_steps=refine_steps, progress=reporter())
+    if particles is None:
+        if out is not None:
+            raise InputError("-o is for other particles", remedy="Name particles, or leave -o out.")
+        target = run / "embedding.npz"
+    else:
+        target = out or run / "particles" / f"{particles.stem}.npz"
+    found = embed_particles(
+        opened, table, refine_steps=refine_steps, device=pick_device(device), progress=reporter()
+    )
+    if particles is not None:
+        found.write(target)
     say(f"{len(found)} particles, mean elbo {found.elbo.mean():.2f} nats")
-    say(f"written: {run / 'embedding.npz'}")
+    say(f"written: {target}")

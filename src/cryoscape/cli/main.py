@@ -36,6 +36,7 @@ app = App(
     version=cryoscape.__version__,
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
     help_epilogue="COMMAND --help explains a command; --debug (or CRYOSCAPE_DEBUG=1) shows tracebacks.",
 )
 # In the order of the work. The modules are light: each imports what is heavy inside its function.
@@ -72,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(BAD_INPUT, _usage_message(error, arguments), debug)
     except InputError as error:
         return _fail(BAD_INPUT, str(error), debug)
-    except KeyboardInterrupt:
-        return _fail(INTERRUPTED, "interrupted", debug=False)
+    except KeyboardInterrupt as stop:
+        return _fail(INTERRUPTED, f"interrupted {stop}".strip(), debug=False)
     except BrokenPipeError:
         # The reader of our output has gone (`cryoscape ... | head`); keep Python from saying so at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

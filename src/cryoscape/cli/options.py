@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from cryoscape.cli.console import reporter
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 RunFolder = Annotated[Path, Parameter(help="Run folder.")]
 OutFolder = Annotated[Path, Parameter(name=["--out", "-o"], help="Output folder.")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")]
 DataDir = Annotated[Path | None, Parameter(help="Folder to look for the stacks in.")]
 
 
@@ -26,21 +28,53 @@ def one_thread(threads: int = 1) -> None:
         torch.set_num_threads(threads)
 
 
+def pick_device(name: str) -> str:
+    """Resolve `auto` to the GPU where there is one, and refuse a GPU that is not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if there else "cpu"
+    if name.startswith("cuda") and not there:
+        raise InputError("a GPU was asked for and none is there", remedy="Give --device cpu.")
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu or cuda.") from error
+
+
 def read_particles(path: Path, datadir: Path | None = None) -> Particles:
     """Read a particle table."""
     from cryoscape.data.particles import Particles
 
-    need_file(path, "Give the .star or .cs file of the particles.")
     return Particles.read(path, datadir=datadir)
 
 
-def read_model(path: Path | None) -> AtomicModel | None:
-    """Read a reference model, where one is named."""
-    if path is None:
-        return None
+def scan_images(particles: Particles, limit: int | None = None) -> None:
+    """Read images and raise `InputError` for the first that is not finite or constant.
+
+    Parameters
+    ----------
+    particles : Particles
+    limit : int, optional
+        Look at so many at most, spread over the table.
+    """
+    import numpy as np
+
+    from cryoscape.data.particles import check_pixels
+
+    n = len(particles)
+    rows = np.arange(n) if limit is None or n <= limit else np.linspace(0, n - 1, limit).astype(int)
+    with reporter().task("scan images", len(rows), "images") as bar:
+        for part in np.array_split(rows, max(1, len(rows) // 512)):
+            check_pixels(particles, part)
+            bar.advance(len(part))
+
+
+def read_model(path: Path) -> AtomicModel:
+    """Read a reference model."""
     from cryoscape.structures.atomic_model import AtomicModel
 
-    need_file(path, "Give a .cif or .pdb file.")
     return AtomicModel.read(path)
 
 

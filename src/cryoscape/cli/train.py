@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from cryoscape.cli import overrides
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, need_file, one_thread, read_model, read_particles
+from cryoscape.cli.options import DataDir, one_thread, pick_device, read_model, read_particles, scan_images
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _SHORT = {
     "threads": "training.threads",
     "seed": "training.seed",
 }
+_SCANNED = 3000  # images looked at before training
 
 
 def train(
@@ -141,21 +142,31 @@ def run_training(
 ) -> None:
     """Check, train, embed, analyse and report."""
     from cryoscape.analysis.analyze import analyze
-    from cryoscape.analysis.preflight import preflight
     from cryoscape.cli.analyze import describe
+    from cryoscape.preflight.check import preflight
     from cryoscape.report.page import write_report
     from cryoscape.training.embed import embed
+    from cryoscape.training.train import needs_check
     from cryoscape.training.train import train as train_model
 
     one_thread(config.training.threads)
+    device = pick_device(config.training.device)
     progress = reporter()
-    need_file(particles, "Give the .star or .cs file of the particles.")
     table, structure = read_particles(particles, datadir), read_model(model)
-    found = preflight(table, structure, progress=progress)
-    say(str(found))
-    if not force:
-        found.require()
-    run = train_model(table, structure, config, out=out, resume=resume, force=force, progress=progress)
-    embed(run, progress=progress)
+    found = None
+    if not resume:
+        scan_images(table, limit=_SCANNED)
+        if needs_check(config):
+            found = preflight(table, structure, progress=progress)
+            say(str(found))
+    try:
+        run = train_model(
+            table, structure, config, out=out, found=found, resume=resume, force=force, progress=progress
+        )
+    except KeyboardInterrupt:
+        if (out / "checkpoints" / "last.safetensors").exists():
+            progress.note("a checkpoint is saved; the same command with --resume goes on from it")
+        raise
+    embed(run, device=device, progress=progress)
     say(describe(analyze(run, say=progress.note)))
     say(f"written: {write_report(run)}")
