@@ -1,4 +1,4 @@
-"""Encoder, decoder, prior and likelihood as one module: the generative model of the images and its inverse."""
+"""Encoder, decoder and likelihood as one module: the generative model of the images and its inverse."""
 
 from __future__ import annotations
 
@@ -91,13 +91,12 @@ class FeatureMap(nn.Module):
     def forward(self, batch: ImageBatch) -> Tensor:
         """Features (B, size) of a batch, without gradient."""
         args = (self.likelihood, batch.images, batch.ctf, batch.group)
+        settings = self.settings
         parts = []
         with torch.no_grad():
-            for kind in self.settings.kinds:
+            for kind in settings.kinds:
                 if kind == "image":
-                    parts.append(
-                        features.image_features(*args, self.settings.window, self.settings.phase_flip)
-                    )
+                    parts.append(features.image_features(*args, settings.window, settings.phase_flip))
                 elif kind == "score":
                     score = features.score_features(*args, batch.rotations, self.anchor, self.weights)
                     if len(self.pooling) < score.shape[1]:

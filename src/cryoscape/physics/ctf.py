@@ -1,6 +1,7 @@
 """The contrast transfer function, with RELION's formula and sign.
 
-    CTF(k) = -s exp(-B k^2 / 4) sin( -pi lam (dz k^2) + pi/2 Cs lam^3 k^4 - phi - arctan(Q0 / sqrt(1 - Q0^2)) )
+    CTF(k) = -s exp(-B k^2 / 4) sin(gamma(k)),
+    gamma = -pi lam dz k^2 + pi/2 Cs lam^3 k^4 - phi - arctan(Q0 / sqrt(1 - Q0^2))
 
 so that CTF(0) = +Q0 (amplitude contrast) and protein is positive. The defocus term is the quadratic
 form U k_u^2 + V k_v^2 of the frequency along the two astigmatism axes: it needs no arctangent, is

@@ -25,7 +25,8 @@ def project_real(
 ) -> Tensor:
     """Images of a set of Gaussians in given poses, sampled in real space.
 
-    I(y, x) = sum_n w_n / (2 pi sigma^2) exp(-((x - X_n)^2 + (y - Y_n)^2) / (2 sigma^2)),  (X, Y) = (A r_n)_xy + t.
+    I(y, x) = sum_n w_n / (2 pi sigma^2) exp(-((x - X_n)^2 + (y - Y_n)^2) / (2 sigma^2)),
+    (X, Y) = (A r_n)_xy + t.
 
     Parameters
     ----------

@@ -123,5 +123,5 @@ class LatentPrior(nn.Module, ABC):
             leaf = z.detach().requires_grad_()
             return -torch.autograd.grad(self.energy(leaf).sum(), leaf)[0]
 
-    def warm_start(self, z: Tensor) -> None:  # noqa: B027 - most priors need no start
+    def warm_start(self, z: Tensor) -> None:
         """Set the parameters from embeddings z (N, d), before joint training."""

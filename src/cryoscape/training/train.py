@@ -286,7 +286,7 @@ def _refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geom
         raise InputError(
             f"{outside} of {len(model)} residues of the model lie outside the box of {2 * half:.0f} A",
             file=model.path,
-            remedy="Place the model in the map of these particles, or say --data.frame corner, centre or centroid.",
+            remedy="Place the model in the map of these particles, or give --data.frame.",
         )
 
 

@@ -40,7 +40,7 @@ class AtomicScene:
     centroids: ResidueCentroids | None = None
 
     def project(self, rotations: Tensor, box: int, pixel_size: float) -> Tensor:
-        """Structure factors (B, box, box // 2 + 1); the radial gain of the likelihood carries the envelope."""
+        """Structure factors (B, box, box // 2 + 1), without envelope: the likelihood's gain carries it."""
         points = self.coords if self.centroids is None else self.centroids(self.coords)
         return gaussians.project_fourier(points, self.weights, rotations, box, pixel_size)
 

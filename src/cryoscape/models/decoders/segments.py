@@ -1,7 +1,7 @@
 """Rigid segments with soft borders along the chains (cryoSPHERE).
 
-Generative process: z ~ p(z); every segment s gets a rotation R_s(z) about its own centroid c_s and a translation
-t_s(z); residue n moves by the mean over segments with its shares,
+Generative process: z ~ p(z); every segment s gets a rotation R_s(z) about its own centroid c_s and a
+translation t_s(z); residue n moves by the mean over segments with its shares,
 r_n = sum_s g_ns (R_s (r0_n - c_s) + c_s + t_s). The shares are learnt, are the same for every particle, and
 are not sampled, so one z always decodes to one structure. Ducrocq et al., ICLR 2025.
 """
