@@ -109,30 +109,30 @@ def _check_optics(table: ParticleTable, group: OpticsGroup, row: int, box: int) 
         refuse(f"the amplitude contrast is {group.amplitude_contrast:g}", "Give a fraction, such as 0.1.")
 
 
-def check_finite(path: Path, **columns: Floats) -> None:
-    """Refuse columns with NaN or infinite values.
+def check_finite(path: Path, name: str, values: Floats) -> None:
+    """Refuse a column with NaN or infinite values.
 
     Parameters
     ----------
     path : Path
         The table.
-    **columns : ndarray, shape (N, ...)
-        Named columns.
+    name : str
+        The column.
+    values : ndarray, shape (N, ...)
 
     Raises
     ------
     InputError
         Naming the first such row.
     """
-    for name, values in columns.items():
-        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if bad.any():
-            raise InputError(
-                f"{name} is not a number",
-                file=path,
-                row=int(np.argmax(bad)) + 1,
-                remedy="Take the row out of the table.",
-            )
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"{name} is not a number",
+            file=path,
+            row=int(np.argmax(bad)) + 1,
+            remedy="Take the row out of the table.",
+        )
 
 
 def bad_pixels(images: NDArray[np.float32]) -> tuple[int, str] | None:

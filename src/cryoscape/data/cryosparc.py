@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cryoscape.conventions import rotation_from_cryosparc, shift_from_relion
+from cryoscape.data.checks import check_finite
 from cryoscape.data.cryosparc_files import find_passthrough, join_passthrough, read_cs, write_cs
 from cryoscape.data.locating import portable_names
 from cryoscape.data.table import (
@@ -53,6 +54,7 @@ class CsSource:
         rows: Integers,
         columns: Mapping[str, ArrayLike],
         image_paths: Sequence[Path],
+        uid: NDArray[np.uint64],
     ) -> None:
         """Write rows of the table, all fields of the passthrough included, with added columns.
 
@@ -67,6 +69,8 @@ class CsSource:
         image_paths : sequence of Path
             Distinct image files in order of first appearance in this table. A name that would not
             lead there from the new folder is replaced by the absolute path.
+        uid : ndarray, shape (n,), uint64
+            Not needed: a `.cs` file has its own.
 
         Raises
         ------
@@ -133,7 +137,7 @@ def read_cryosparc(
 
     def column(name: str, default: float) -> Floats:
         values = table[name].astype(np.float64) if name in has else np.full(len(table), default)
-        _check_finite(path, name, values)
+        check_finite(path, name, values)
         return values
 
     return ParticleTable(
@@ -172,23 +176,12 @@ def _require(wanted: Sequence[str], has: set[str], path: Path, what: str) -> Non
         )
 
 
-def _check_finite(path: Path, name: str, values: Floats) -> None:
-    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f"{name} is not a number",
-            file=path,
-            row=int(np.argmax(bad)) + 1,
-            remedy="Take the row out of the table.",
-        )
-
-
 def _poses(table: NDArray[Any], path: Path) -> tuple[Floats | None, Floats]:
     if any(name not in (table.dtype.names or ()) for name in _POSE):
         return None, np.zeros((len(table), 2))
     pose, shift, pixel = (table[name].astype(np.float64) for name in _POSE)
     for name, values in zip(_POSE, (pose, shift, pixel)):
-        _check_finite(path, name, values)
+        check_finite(path, name, values)
     # Shifts count pixels of the images that were aligned, which may be smaller than those stored.
     return rotation_from_cryosparc(pose), shift_from_relion(shift[:, 0] * pixel, shift[:, 1] * pixel)
 
@@ -228,7 +221,7 @@ def _optics(table: NDArray[Any], pixel: Floats, path: Path) -> tuple[Integers, l
     group_id = one("ctf/exp_group_id", 0)
     cs = one("ctf/cs_mm", 0)
     key = np.column_stack([group_id, pixel, one("ctf/accel_kv", 0), cs, one("ctf/amp_contrast", 0), tilt])
-    _check_finite(path, "ctf or blob/psize_A", key)
+    check_finite(path, "ctf or blob/psize_A", key)
     values, group = np.unique(key, axis=0, return_inverse=True)
     box = table["blob/shape"][:, 0].astype(np.int64) if "blob/shape" in names else np.zeros(n, np.int64)
     first = np.unique(group, return_index=True)[1]

@@ -70,8 +70,9 @@ def _read_csdat(path: str | PathLike[str]) -> NDArray[Any]:
 def find_passthrough(path: str | PathLike[str], main: NDArray[Any]) -> list[Path]:
     """Passthrough files of the same job in the same folder.
 
-    `P1_J42_passthrough_particles.cs` goes with `cryosparc_P1_J42_004_particles.cs`, and so does
-    `J42_passthrough_particles.cs` with `J42_particles.cs`.
+    The name has the same job, as `P1_J42_passthrough_particles.cs` and
+    `cryosparc_P1_J42_004_particles.cs`, or the same output, as `J42_passthrough_particles_selected.cs`
+    and `particles_selected.cs`.
 
     Parameters
     ----------
@@ -91,12 +92,11 @@ def find_passthrough(path: str | PathLike[str], main: NDArray[Any]) -> list[Path
         If several fit, such as those of several classes.
     """
     path = Path(path)
-    stem = f"_{path.stem}_"
-    found = [
-        p
-        for p in sorted(path.absolute().parent.glob("*_passthrough*.cs"))
-        if f"_{p.stem.partition('_passthrough')[0]}_" in stem and p.name != path.name
-    ]
+    found = []
+    for p in sorted(path.absolute().parent.glob("*_passthrough*.cs")):
+        job, _, output = p.stem.partition("_passthrough")
+        if p.name != path.name and (f"_{job}_" in f"_{path.stem}_" or output == f"_{path.stem}"):
+            found.append(p)
     if len(found) > 1 and "uid" in (main.dtype.names or ()):
         found = [p for p in found if np.isin(main["uid"], _uids(p)).all()] or found
     if len(found) > 1:

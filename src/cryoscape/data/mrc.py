@@ -207,8 +207,19 @@ def open_stack_writer(
     size = header.nbytes + n * box * box * kind.itemsize
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as handle:
-            handle.write(header.tobytes())
-            handle.flush()
-            os.posix_fallocate(handle.fileno(), 0, size)
+        try:
+            with open(path, "wb") as handle:
+                handle.write(header.tobytes())
+                handle.flush()
+                _take_space(handle.fileno(), size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     return np.memmap(path, dtype=kind, mode="r+", offset=header.nbytes, shape=(n, box, box))
+
+
+def _take_space(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cryoscape.conventions import rotation_from_relion, shift_from_relion
 from cryoscape.data.locating import portable_names
@@ -56,6 +56,7 @@ class StarSource:
         rows: Integers,
         columns: Mapping[str, ArrayLike],
         image_paths: Sequence[Path],
+        uid: NDArray[np.uint64],
     ) -> None:
         """Write rows of the table with added columns.
 
@@ -70,6 +71,9 @@ class StarSource:
         image_paths : sequence of Path
             Distinct image files in order of first appearance in this table. A name that would not
             lead there from the new folder is replaced by the absolute path.
+        uid : ndarray, shape (n,), uint64
+            Identities, written as `cryoscapeUid` where names were replaced, since they come from the
+            names.
 
         Raises
         ------
@@ -78,13 +82,17 @@ class StarSource:
         """
         self._fingerprint.check()
         blocks: list[tuple[str, dict[str, list[str]]]] = []
+        added = dict(columns)
         for block in read_star(self.path):
             tokens = {tag: block.tokens(tag) for tag in block.tags}
             if block.name == self._block:
-                tokens["rlnImageName"] = _image_tokens(block, image_paths, path)
+                images = _image_tokens(block, image_paths, path)
+                if images != tokens["rlnImageName"]:
+                    tokens["rlnImageName"] = images
+                    added[UID_COLUMN] = uid
                 if len(rows) != block.n or (rows != np.arange(block.n)).any():
                     tokens = {tag: [column[i] for i in rows] for tag, column in tokens.items()}
-                tokens.update(flatten_columns(columns))
+                tokens.update(flatten_columns(added))
             blocks.append((block.name, tokens))
         write_blocks(path, blocks)
 

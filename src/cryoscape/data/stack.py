@@ -284,6 +284,7 @@ class ImageStack:
         """
         chosen = object.__new__(ImageStack)
         chosen.__dict__.update(self.__getstate__())
-        chosen.file, chosen.index = self.file[rows], self.index[rows]
+        positions = np.asarray(rows, dtype=np.int64)
+        chosen.file, chosen.index = self.file[positions], self.index[positions]
         chosen._reset()
         return chosen

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from gemmi import cif
@@ -54,7 +54,8 @@ class StarBlock:
             self.tags = tuple(t.removeprefix("_") for t in loop.tags)
             self.n = int(loop.length())
         else:
-            self.tags = tuple(item.pair[0].removeprefix("_") for item in block if item.pair is not None)
+            pairs: list[Any] = [item.pair for item in block if item.pair is not None]
+            self.tags = tuple(str(tag).removeprefix("_") for tag, _ in pairs)
             self.n = 1 if self.tags else 0
 
     def __contains__(self, tag: str) -> bool:
@@ -194,7 +195,10 @@ def read_star(path: str | PathLike[str]) -> list[StarBlock]:
 def write_blocks(
     path: str | PathLike[str], blocks: Sequence[tuple[str, Mapping[str, Sequence[str]]]]
 ) -> None:
-    """Write tables of tokens as a STAR file that RELION 3.1 to 5 read.
+    """Write tables of tokens as a STAR file that RELION reads.
+
+    A file with optics groups gets the version line of RELION 5, which 3.1 and 4 take as well. A single
+    table gets none, so that RELION takes it for one of version 3.0 and makes the optics groups itself.
 
     Parameters
     ----------
@@ -208,13 +212,15 @@ def write_blocks(
     InputError
         If the disk is full or the folder cannot be written to.
     """
+    version = f"\n{VERSION_LINE}\n" if any(name == "optics" for name, _ in blocks) else ""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
         for name, columns in blocks:
-            _write_loop(handle, name, columns)
+            handle.write(f"{version}\ndata_{name}\n\n")
+            _write_loop(handle, columns)
 
 
-def _write_loop(handle: TextIO, name: str, columns: Mapping[str, Sequence[str]]) -> None:
-    handle.write(f"\n{VERSION_LINE}\n\ndata_{name}\n\nloop_\n")
+def _write_loop(handle: TextIO, columns: Mapping[str, Sequence[str]]) -> None:
+    handle.write("loop_\n")
     for number, tag in enumerate(columns, start=1):
         handle.write(f"_{tag} #{number}\n")
     # Chunks, not one string: a table of a million rows is hundreds of megabytes.
@@ -228,8 +234,8 @@ def _write_loop(handle: TextIO, name: str, columns: Mapping[str, Sequence[str]])
 def to_tokens(values: ArrayLike) -> list[str]:
     """Tokens of a column of numbers or text.
 
-    Floating-point numbers get 6 decimals, or as many significant digits as bring them back, when
-    6 decimals would not; text with blanks is quoted.
+    Floating-point numbers get 6 decimals, as RELION writes them, or 9 significant digits where they
+    are smaller than 1e-3 or larger than 1e9; text with blanks is quoted.
 
     Parameters
     ----------

@@ -72,8 +72,9 @@ class SourceTable(Protocol):
         rows: Integers,
         columns: Mapping[str, ArrayLike],
         image_paths: Sequence[Path],
+        uid: NDArray[np.uint64],
     ) -> None:
-        """Write the rows (from 0) with added columns, naming the image files so that they are found."""
+        """Write the rows (from 0) with added columns, so that their images and identities are found."""
         ...
 
 
