@@ -1,0 +1,258 @@
+"""What the molecule does: states, their populations and a collective variable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoscape.errors import InputError
+from cryoscape.progress import ProgressReporter
+from cryoscape.simulate.atoms import Atoms
+from cryoscape.simulate.domains import bending_axis, find_arm, new_clashes, turned, turning_axis
+from cryoscape.simulate.hinge import HINGE_ANGLE, arm_protein, hinge_protein
+from cryoscape.simulate.options import SCENARIOS, SimulationOptions
+from cryoscape.simulate.paths import elastic_path
+from cryoscape.simulate.reading import read_states, select_residues
+
+Array = NDArray[np.float64]
+
+WELLS = (0.2, 0.8)
+"""Minima of the double well on the path from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """States of a molecule.
+
+    Attributes
+    ----------
+    name : str
+    atoms : Atoms
+        Names and weights; its coordinates are those of the first state.
+    coords : ndarray, shape (S, n, 3)
+        World frame (the first state's centre of mass at the origin), Angstrom.
+    population : ndarray, shape (S,)
+        Sums to 1.
+    cv : ndarray, shape (S,)
+        Collective variable: fraction of the path from 0 to 1, angle in degrees, or number of the state.
+    notes : tuple of str
+        What the user ought to know.
+    """
+
+    name: str
+    atoms: Atoms
+    coords: Array
+    population: Array
+    cv: Array
+    notes: tuple[str, ...] = ()
+
+
+def build_scenario(
+    name: str, models: list[Path], options: SimulationOptions, reporter: ProgressReporter
+) -> Scenario:
+    """Build the states of a scenario.
+
+    Parameters
+    ----------
+    name : str
+        See `cryoscape.simulate.options.SCENARIOS`.
+    models : list of Path
+        Structure files or `.npz` trajectories.
+    options : SimulationOptions
+    reporter : ProgressReporter
+        Told about the states.
+
+    Returns
+    -------
+    Scenario
+        With the first state's centre of mass at the origin.
+
+    Raises
+    ------
+    InputError
+        If the scenario is unknown, or the models or populations do not fit it.
+    """
+    builders = {
+        "hinge": _path,
+        "adk": _path,
+        "linear1d": _path,
+        "circular1d": _circle,
+        "states": _states,
+        "double-well": _double_well,
+        "models": _states,
+    }
+    if name not in builders:
+        raise InputError(f"there is no scenario {name!r}", remedy=f"Choose one of {', '.join(SCENARIOS)}.")
+    if name == "hinge" and models:
+        raise InputError(
+            "hinge generates its own model", remedy="Leave out --models, or choose linear1d or double-well."
+        )
+    with reporter.task("states", unit="states"):
+        built = builders[name](name, models, options)
+    weights = built.atoms.weights / built.atoms.weights.sum()
+    coords = built.coords - weights @ built.coords[0]
+    return replace(built, coords=coords, atoms=built.atoms.with_coords(coords[0]))
+
+
+def double_well_populations(cv: Array, barrier: float, populations: tuple[float, ...] | None = None) -> Array:
+    """Boltzmann populations of a double well.
+
+    U(x) / kT = barrier (u^2 - 1)^2 + c u with u = (x - 1/2) / 0.3, so the wells lie at 0.2 and 0.8; the
+    tilt c is chosen for the populations of the two sides, and is 0 for equal ones.
+
+    Parameters
+    ----------
+    cv : ndarray, shape (S,)
+        x of the states.
+    barrier : float
+        Height between the untilted wells in kT.
+    populations : tuple of two floats, optional
+        Of the sides below and above 1/2.
+
+    Returns
+    -------
+    ndarray, shape (S,)
+        Sums to 1.
+
+    Raises
+    ------
+    InputError
+        If there are not two populations.
+    """
+    from scipy.optimize import brentq
+
+    u = (cv - 0.5) / (0.5 * (WELLS[1] - WELLS[0]))
+
+    def weights(tilt: float) -> Array:
+        energy = barrier * (u**2 - 1) ** 2 + tilt * u
+        boltzmann = np.exp(-(energy - energy.min()))
+        return boltzmann / boltzmann.sum()
+
+    if populations is None:
+        return weights(0.0)
+    if len(populations) != 2:
+        raise InputError(
+            f"a double well has two populations, not {len(populations)}", remedy="Give two populations."
+        )
+    # The state on the barrier belongs half to each side.
+    upper = np.where(cv > 0.5 + 1e-9, 1.0, np.where(cv < 0.5 - 1e-9, 0.0, 0.5))
+    return weights(brentq(lambda tilt: upper @ weights(tilt) - populations[1], -50.0, 50.0))
+
+
+def _path(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
+    """A path from 0 to 1 with equal populations: morph of two models, bend of one, or the hinge."""
+    n = options.states or 50
+    _no_populations(name, options)
+    atoms, coords, cv, notes = _path_states(name, models, options, np.linspace(0, 1, n))
+    return Scenario(name, atoms, coords, _equal(n), cv, notes)
+
+
+def _double_well(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
+    """The same path, populated by a double-well potential."""
+    cv = np.linspace(0, 1, options.states or 101)
+    population = double_well_populations(cv, options.barrier, options.populations)
+    atoms, coords, cv, notes = _path_states(name, models, options, cv)
+    return Scenario(name, atoms, coords, population, cv, notes)
+
+
+def _path_states(
+    name: str, models: list[Path], options: SimulationOptions, fractions: Array
+) -> tuple[Atoms, Array, Array, tuple[str, ...]]:
+    """Atoms, states, collective variable and notes along a path."""
+    if not models and name == "adk":
+        raise InputError(
+            "adk needs two models, none given", remedy="Give the ends: --models 1ake.pdb 4ake.pdb."
+        )
+    if not models:
+        angle = HINGE_ANGLE if options.angle is None else options.angle
+        states = [hinge_protein(f * angle) for f in fractions]
+        return states[0], np.stack([s.coords for s in states]), fractions, ()
+    atoms, ends, unmatched = read_states(models, options.frames)
+    notes = _notes(unmatched)
+    if len(ends) == 2:
+        first, last = (atoms.with_coords(x) for x in ends)
+        # Beads alone have their neighbours farther away than atoms have.
+        cutoff = 6.0 if len(atoms) > len(atoms.bead) else 12.0
+        return atoms, np.stack(elastic_path(first, last, len(fractions), cutoff=cutoff)), fractions, notes
+    if len(ends) != 1 or name == "adk":
+        raise InputError(
+            f"{name} needs the two ends of the path, {len(ends)} models given",
+            remedy="Give two models, or choose two with the option frames.",
+        )
+    angle = np.deg2rad(40.0 if options.angle is None else options.angle)
+    arm = find_arm(atoms, select_residues(atoms, options.moving))
+    axis = bending_axis(atoms, arm, angle)
+    coords = np.stack([turned(atoms, arm, axis, f * angle) for f in fractions])
+    clashes = new_clashes(atoms, arm, axis, fractions[1:] * angle)
+    return atoms, coords, fractions, (*notes, *_clash_notes(clashes))
+
+
+def _circle(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
+    """A full turn of a domain; the last state is one step before the first."""
+    n = options.states or 100
+    _no_populations(name, options)
+    degrees = np.arange(n) * 360.0 / n
+    if not models:
+        states = [arm_protein(a) for a in degrees]
+        return Scenario(name, states[0], np.stack([s.coords for s in states]), _equal(n), degrees)
+    atoms, ends, unmatched = read_states(models, options.frames)
+    if len(ends) != 1:
+        raise InputError(f"{name} turns one model, {len(ends)} given", remedy="Give one model.")
+    arm = find_arm(atoms, select_residues(atoms, options.moving))
+    axis = turning_axis(atoms, arm)
+    coords = np.stack([turned(atoms, arm, axis, a) for a in np.deg2rad(degrees)])
+    notes = (*_notes(unmatched), *_clash_notes(new_clashes(atoms, arm, axis, np.deg2rad(degrees[1:]))))
+    return Scenario(name, atoms, coords, _equal(n), degrees, notes)
+
+
+def _states(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
+    """The models given, as they are, or states of the hinge."""
+    if models:
+        atoms, coords, unmatched = read_states(models, options.frames)
+        notes = _notes(unmatched)
+    elif name == "states":
+        n = len(options.populations) if options.populations is not None else options.states or 3
+        angle = HINGE_ANGLE if options.angle is None else options.angle
+        proteins = [hinge_protein(a) for a in np.linspace(0, angle, n)]
+        atoms, coords, notes = proteins[0], np.stack([p.coords for p in proteins]), ()
+    else:
+        raise InputError(f"{name} needs models", remedy="Give them with --models.")
+    n = len(coords)
+    if name == "states" and not 2 <= n <= 6:
+        raise InputError(
+            f"{n} discrete states, where 2 to 6 make sense",
+            remedy="Choose some with the option frames, or use the scenario models.",
+        )
+    population = _equal(n)
+    if options.populations is not None:
+        population = np.array(options.populations)
+    elif name == "states" and n == 3:
+        population = np.array([0.6, 0.3, 0.1])
+    if len(population) != n:
+        raise InputError(
+            f"{len(population)} populations for {n} states", remedy="Give one population a state."
+        )
+    return Scenario(name, atoms, coords, population, np.arange(n, dtype=float), notes)
+
+
+def _equal(n: int) -> Array:
+    return np.full(n, 1.0 / n)
+
+
+def _no_populations(name: str, options: SimulationOptions) -> None:
+    if options.populations is not None:
+        raise InputError(
+            f"the states of {name} are equally populated",
+            remedy="Leave out the populations, or choose states, models or double-well.",
+        )
+
+
+def _notes(unmatched: int) -> tuple[str, ...]:
+    return (f"{unmatched} atoms are not in all models and were left out",) if unmatched else ()
+
+
+def _clash_notes(clashes: int) -> tuple[str, ...]:
+    return (f"the motion makes {clashes} clashes over all states",) if clashes else ()
