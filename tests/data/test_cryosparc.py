@@ -34,6 +34,17 @@ def test_values_arrive_in_house_units(tmp_path):
     assert particles.micrograph.tolist() == [i // 3 for i in range(ROWS)]
 
 
+def test_optics_groups_are_the_distinct_conditions(tmp_path):
+    _, extra = cs_table()
+    extra["ctf/exp_group_id"] = [3, 3, 1] * (ROWS // 3)
+    extra["ctf/cs_mm"][1::3] = 0.01
+    particles = Particles.read(write_cryosparc(tmp_path, extra=extra))
+    of_rows = [particles.optics[g] for g in particles.group]
+    assert [g.name for g in of_rows] == ["3", "3", "1"] * (ROWS // 3)
+    assert [g.cs for g in of_rows] == [2.7, 0.01, 2.7] * (ROWS // 3)
+    assert len(particles.optics) == 3
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_stored_sign_is_undone(tmp_path, sign):
     _, extra = cs_table(sign=sign)
