@@ -41,11 +41,19 @@ def walk(n: int, seed: int = 0, step: float = 3.8) -> np.ndarray:
     """Compact self-avoiding walk with CA-like steps, (n, 3)."""
     rng = np.random.default_rng(seed)
     points = [np.zeros(3)]
+    failures = 0
     while len(points) < n:
         direction = rng.normal(size=3) - 0.02 * points[-1]
         candidate = points[-1] + step * direction / np.linalg.norm(direction)
         if len(points) < 2 or np.linalg.norm(np.array(points[:-1]) - candidate, axis=1).min() > 4.5:
             points.append(candidate)
+            failures = 0
+            continue
+        failures += 1
+        if failures > 30:
+            # A dead end: go back some steps.
+            del points[max(1, len(points) - 8) :]
+            failures = 0
     return np.array(points)
 
 
