@@ -28,7 +28,6 @@ def test_perfect_structures(tmp_path):
     assert found.accuracy == 1
     assert found.majority == pytest.approx(np.bincount(state).max() / 200)
     assert found.population_distance == pytest.approx(0)
-    assert found.order == pytest.approx(1)
     assert found.far_state == 3
     assert found.far_recovered == pytest.approx(1, abs=1e-5)
     # Chain B is half of the residues, and its swing has rms 3 A a unit of the code.
@@ -49,7 +48,6 @@ def test_half_of_the_motion(tmp_path):
     )
     assert found.rmsd == pytest.approx(found.trivial / 2, rel=1e-4)
     assert found.far_recovered == pytest.approx(0.5, abs=1e-5)
-    assert found.order == pytest.approx(1)
     assert found.states[3].bias == pytest.approx(found.states[3].rmsd, rel=1e-4)
 
 
@@ -67,7 +65,6 @@ def test_structures_that_never_move(tmp_path):
     run = run_at(tmp_path / "run", np.zeros(100))
     found = evaluate(run, write_truth(tmp_path / "data", run, LEVEL, state))
     assert found.rmsd == pytest.approx(found.trivial)
-    assert found.order == 0
     assert found.far_recovered == 0
     assert found.accuracy == pytest.approx(0.25)
 
@@ -115,12 +112,22 @@ def test_unvisited_states_have_no_rmsd(tmp_path):
     assert Evaluation.read(run.path / "analysis" / "evaluation.json") == found
 
 
-def test_circles_have_no_order(tmp_path):
-    state = np.arange(40) % 4
-    run = run_at(tmp_path / "run", LEVEL[state])
-    assert (
-        evaluate(run, write_truth(tmp_path / "data", run, LEVEL, state, scenario="circular1d")).order is None
-    )
+@pytest.mark.parametrize(
+    ("slope", "expected"), [(1.0, 1.0), (0.3, 1.0), (0.0, 0.0)], ids=["true", "shrunk", "still"]
+)
+def test_order_along_the_path(tmp_path, slope, expected):
+    level, state = np.arange(6.0), np.arange(120) % 6
+    run = run_at(tmp_path / "run", slope * level[state])
+    found = evaluate(run, write_truth(tmp_path / "data", run, level, state))
+    assert found.order == pytest.approx(expected)
+
+
+def test_circles_and_few_states_have_no_order(tmp_path):
+    level, state = np.arange(6.0), np.arange(120) % 6
+    run = run_at(tmp_path / "run", level[state])
+    truth = write_truth(tmp_path / "data", run, level, state, scenario="circular1d")
+    assert evaluate(run, truth).order is None
+    assert evaluate(run, write_truth(tmp_path / "few", run, LEVEL, state % 4)).order is None
 
 
 def test_another_model_is_matched_by_residue_numbers(tmp_path):

@@ -72,8 +72,8 @@ class Evaluation:
     far_recovered : float or None
         Share of the displacement reference -> far state that its particles show (projection).
     order : float or None
-        Spearman correlation of the position along the path of states with the true one; None where the
-        states are not ordered.
+        Spearman correlation of the position along the path of states with the true state; None where the
+        states are not ordered, close into a circle, or are fewer than five.
     bond_deviation, bond_deviation_truth : float
         Rms deviation of bond lengths from the reference's, of decoded and of true structures.
     clashes, clashes_reference : float

@@ -211,14 +211,15 @@ def residue_figure(summary: AnalysisSummary, model: AtomicModel, ends: NDArray |
                 y=1.0,
                 yref="paper",
                 yanchor="bottom",
-                text=f"chain {span.name}",
+                text=f"chain {span.name}" if len(spans) <= 8 else span.name,
                 showarrow=False,
             )
     figure.update_xaxes(title="residue number" if len(spans) == 1 else "residues, chain by chain")
     if len(spans) > 1:
         figure.update_xaxes(showticklabels=False, ticks="")
     figure.update_yaxes(title="displacement (Å)", rangemode="tozero")
-    return _dressed(figure, height=330, legend={"orientation": "h", "y": -0.25, "x": 0})
+    _dressed(figure, height=350, legend={"orientation": "h", "y": -0.25, "x": 0})
+    return figure.update_layout(margin={"t": 60 if len(spans) > 1 else 32})
 
 
 def histogram_figure(summary: AnalysisSummary) -> Figure:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _BEADS = 1500
 # Neighbours in sequence farther apart than this are not joined: a gap in the model.
 _GAP = 9.0
+# Height of the structure in units of plotly's scene, found by eye.
+_FILL = 1.75
 
 
 def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figure, dict[str, Any]]:
@@ -76,8 +78,13 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
         hovertemplate="%{text}<extra></extra>",
     )
     view = _view(coords)
-    _scale_bar(figure, coords.reshape(-1, 3) - centre, view)
-    hidden = {"visible": False, "showspikes": False}
+    everything = coords.reshape(-1, 3) - centre
+    bar = _scale_bar(everything, view)
+    length = np.linalg.norm(bar[2] - bar[0])
+    figure.add_scatter3d(
+        **_xyz(bar), mode="lines+text", text=["", f"{length:.0f} Å", ""], textposition="top center",
+        textfont={"size": 13}, line={"color": INK, "width": 5}, hoverinfo="skip",
+    )  # fmt: skip
     figure.update_layout(
         template="none",
         height=520,
@@ -87,11 +94,8 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
         font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#c3ccd4", "activecolor": "#147d92"},
         uirevision="movie",
-        scene={
-            "xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "dragmode": "orbit",
-            "camera": _camera(view),
-        },
-    )  # fmt: skip
+        scene=_scene(np.concatenate([everything, bar]), view),
+    )
     tracks: dict[str, Any] = {
         axis: [_listed(frame[:, k]) for frame in frames] for k, axis in enumerate("xyz")
     }
@@ -131,7 +135,7 @@ def _listed(values: NDArray) -> list[float | None]:
 
 
 def _view(coords: NDArray) -> NDArray[np.float64]:
-    """Screen axes (thin, short, long) as rows.
+    """Screen axes (towards the eye, up, across) as rows.
 
     Looking along the direction in which structure and motion together are thinnest shows the most.
     """
@@ -139,22 +143,32 @@ def _view(coords: NDArray) -> NDArray[np.float64]:
     move = coords[-1] - coords[0]
     extent, motion = shape.T @ shape / len(shape), move.T @ move / len(move)
     combined = extent / max(np.trace(extent), 1e-9) + motion / max(np.trace(motion), 1e-9)
-    return np.linalg.eigh(combined)[1].T
+    thin, first, second = np.linalg.eigh(combined)[1].T
+    longer = np.ptp(shape @ first) > np.ptp(shape @ second)
+    return np.stack([thin, second, first] if longer else [thin, first, second])
 
 
-def _camera(view: NDArray) -> dict[str, Any]:
-    eye, up, _ = (dict(zip("xyz", axis.tolist())) for axis in (2.4 * view[0], view[1], view[2]))
-    return {"eye": eye, "up": up, "projection": {"type": "orthographic"}}
+def _scene(points: NDArray, view: NDArray) -> dict[str, Any]:
+    """Axes and camera with which the points fill the screen, undistorted, whatever their shape."""
+    _, up, across = (np.ptp(points @ axis) for axis in view)
+    # The scene is about twice as wide as high.
+    scale = _FILL / max(up, across / 1.8, 1e-6)
+    low, high = points.min(axis=0), np.maximum(points.max(axis=0), points.min(axis=0) + 1e-3)
+    ranges = zip("xyz", low.tolist(), high.tolist())
+    axes = {f"{name}axis": {"visible": False, "range": [start, end]} for name, start, end in ranges}
+    eye, upward = (dict(zip("xyz", axis.tolist())) for axis in (2.4 * view[0], view[1]))
+    return axes | {
+        "aspectmode": "manual",
+        "aspectratio": dict(zip("xyz", ((high - low) * scale).tolist())),
+        "dragmode": "orbit",
+        "camera": {"eye": eye, "up": upward, "projection": {"type": "orthographic"}},
+    }
 
 
-def _scale_bar(figure: Figure, points: NDArray, view: NDArray) -> None:
-    """Draw a bar across the screen, below the structure."""
-    along, up = points @ view[2], points @ view[1]
-    size = float(np.ptp(along))
-    length = 10.0 if size < 60 else 20.0 if size < 150 else 50.0
-    start = along.min() * view[2] + (up.min() - 0.06 * size) * view[1]
-    bar = start + np.array([0, 0.5, 1])[:, None] * length * view[2]
-    figure.add_scatter3d(
-        **_xyz(bar), mode="lines+text", text=["", f"{length:.0f} Å", ""], textposition="top center",
-        textfont={"size": 13}, line={"color": INK, "width": 5}, hoverinfo="skip",
-    )  # fmt: skip
+def _scale_bar(points: NDArray, view: NDArray) -> NDArray[np.float64]:
+    """Start, middle and end of a bar of a round length across the screen, below the points."""
+    _, up, across = (points @ axis for axis in view)
+    size = max(float(np.ptp(across)), float(np.ptp(up)))
+    length = 10.0 if size < 80 else 20.0 if size < 200 else 50.0
+    start = across.min() * view[2] + (up.min() - 0.08 * size) * view[1]
+    return start + np.array([0, 0.5, 1])[:, None] * length * view[2]
