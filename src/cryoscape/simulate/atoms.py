@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.errors import InputError
+from cryoscape.structures.atomic_model import AtomicModel
 
 ATOM_SIGMA = 1.0
 """Standard deviation of a heavy atom's Gaussian in Angstrom (B-factor 8 pi^2 sigma^2 = 79 A^2)."""
@@ -110,6 +111,20 @@ class Atoms:
             for c, r, i, a in zip(self.chain_id, self.residue_number, self.insertion_code, self.atom_name)
         ]
 
+    def model(self) -> AtomicModel:
+        """The model as training sees it, one bead a residue."""
+        per_residue = "chain_id residue_number insertion_code residue_name atom_name"
+        return AtomicModel(
+            coords=self.bead_coords.astype(np.float32),
+            weights=np.bincount(self.residue, self.weights).astype(np.float32),
+            kind=(self.atom_name[self.bead] != "CA").astype(np.int8),
+            heavy_coords=self.coords.astype(np.float32),
+            heavy_weights=self.weights.astype(np.float32),
+            heavy_residue=self.residue,
+            path=self.path,
+            **{name: getattr(self, name)[self.bead] for name in per_residue.split()},
+        )
+
     def take(self, atoms: NDArray[np.int64]) -> Atoms:
         """The given atoms alone; every residue kept must keep its bead.
 
@@ -155,7 +170,7 @@ def build_atoms(rows: Sequence[tuple[Any, ...]], path: Path | None = None) -> At
     InputError
         If no residue has a CA, P or C1' atom.
     """
-    names = {}
+    names: dict[tuple[Any, ...], dict[str, int]] = {}
     for n, row in enumerate(rows):
         names.setdefault(row[:4], {})[row[4]] = n
     keep: list[int] = []

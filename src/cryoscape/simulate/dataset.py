@@ -11,34 +11,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.conventions import corner_to_centre, rotation_to_relion, shift_to_relion
-from cryoscape.data.mrc import open_stack_writer
-from cryoscape.data.star import write_particles_star
+from cryoscape.conventions import corner_to_centre
 from cryoscape.data.writing import explain_os_errors
 from cryoscape.errors import InputError
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.simulate.atoms import write_atoms
-from cryoscape.simulate.imaging import (
-    MICROGRAPH_SIZE,
-    Views,
-    clean_images,
-    draw_views,
-    noise_spectrum,
-    signal_power,
-    unit_noise,
-)
+from cryoscape.simulate.imaging import Views, draw_views
 from cryoscape.simulate.options import SimulationOptions, check_size
 from cryoscape.simulate.scenarios import Scenario, build_scenario
+from cryoscape.simulate.stack import add_noise, write_clean, write_table
 
 FILES = ("particles.mrcs", "particles.star", "reference.cif", "truth.npz")
-
-_TABLE = 2**22
-"""Entries of the tables of Gaussians that are held at once, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +152,10 @@ def simulate(
     views = draw_views(built.population, particles, settings, seed)
     with _denormals_flushed(), _folder_when_done(folder) as temporary:
         stack = temporary / "particles.mrcs"
-        power, whitened = _write_clean(stack, built, views, settings, box, pixel, seed, reporter)
+        power, whitened = write_clean(stack, built, views, settings, box, pixel, seed, reporter)
         noise_variance = float(power.mean()) / snr
-        _add_noise(stack, power, noise_variance, settings, box, pixel, seed, reporter)
-        _write_star(temporary / "particles.star", views, settings, box, pixel)
+        add_noise(stack, power, noise_variance, settings, box, pixel, seed, reporter)
+        write_table(temporary / "particles.star", views, settings, box, pixel)
         corner = corner_to_centre(box, pixel) if settings.frame == "corner" else 0.0
         atoms = built.atoms.with_coords(built.coords[reference] + corner)
         write_atoms(temporary / "reference.cif", atoms, f"{built.name} state {reference}")
@@ -200,9 +189,7 @@ def simulate(
     )
 
 
-def truth_arrays(
-    built: Scenario, views: Views, beads: NDArray[np.float64]
-) -> dict[str, NDArray[np.generic] | str]:
+def truth_arrays(built: Scenario, views: Views, beads: NDArray[np.float64]) -> dict[str, Any]:
     """Arrays of `truth.npz` that do not depend on the noise.
 
     Parameters
@@ -244,8 +231,9 @@ def reference_index(reference: str | int, n_states: int) -> int:
     InputError
         If there is no such state.
     """
-    index = {"first": 0, "last": n_states - 1}.get(str(reference), reference)
-    if not isinstance(index, int) or not 0 <= index < n_states:
+    named = {"first": 0, "last": n_states - 1}
+    index = named.get(str(reference), int(reference) if str(reference).isdigit() else -1)
+    if not 0 <= index < n_states:
         raise InputError(
             f"reference {reference!r} is none of the {n_states} states",
             remedy=f"Give first, last or a number from 0 to {n_states - 1}.",
@@ -308,107 +296,3 @@ def _folder_when_done(folder: Path) -> Iterator[Path]:
                 os.replace(temporary / name, folder / name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _batches(n: int, size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, n, size):
-        yield np.arange(start, min(start + size, n))
-
-
-def _write_clean(
-    path: Path,
-    built: Scenario,
-    views: Views,
-    options: SimulationOptions,
-    box: int,
-    pixel: float,
-    seed: int,
-    reporter: ProgressReporter,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fill the stack with noise-free images; their variances and whitened powers, each (N,)."""
-    coords = torch.from_numpy(built.coords.astype(np.float32))
-    weights = torch.from_numpy(built.atoms.weights.astype(np.float32))
-    spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
-    n = len(views.state)
-    images = open_stack_writer(path, n, box, pixel, np.float32)
-    power, whitened = np.empty(n), np.empty(n)
-    with reporter.task("project", total=n, unit="images") as bar:
-        for rows in _batches(n, max(1, min(16, _TABLE // (len(built.atoms) * box)))):
-            clean = clean_images(coords, weights, built.atoms.sigma, views, rows, options, box, pixel, seed)
-            images[rows[0] : rows[-1] + 1] = clean.numpy()
-            variance, white = signal_power(clean, spectrum)
-            power[rows], whitened[rows] = variance.numpy(), white.numpy()
-            bar.advance(len(rows))
-    images.flush()
-    return power, whitened
-
-
-def _add_noise(
-    path: Path,
-    power: NDArray[np.float64],
-    noise_variance: float,
-    options: SimulationOptions,
-    box: int,
-    pixel: float,
-    seed: int,
-    reporter: ProgressReporter,
-) -> None:
-    """Add the noise in place and scale the stack to a mean pixel variance of 1."""
-    spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
-    n = len(power)
-    offset = path.stat().st_size - 4 * n * box * box
-    images = np.memmap(path, dtype="<f4", mode="r+", offset=offset, shape=(n, box, box))
-    norm = options.sign / np.sqrt(power.mean() + noise_variance)
-    total = squares = 0.0
-    low, high = np.inf, -np.inf
-    with reporter.task("add noise", total=n, unit="images") as bar:
-        for rows in _batches(n, 64):
-            part = images[rows[0] : rows[-1] + 1]
-            part += np.float32(np.sqrt(noise_variance)) * unit_noise(rows, spectrum, box, seed).numpy()
-            part *= np.float32(norm)
-            total += float(part.sum(dtype=np.float64))
-            squares += float(np.square(part, dtype=np.float64).sum())
-            low, high = min(low, float(part.min())), max(high, float(part.max()))
-            bar.advance(len(rows))
-    images.flush()
-    mean = total / images.size
-    # Bytes 76 to 87 and 216 to 219 of an MRC header: minimum, maximum, mean, rms.
-    with open(path, "rb+") as handle:
-        handle.seek(76)
-        handle.write(np.array([low, high, mean], dtype="<f4").tobytes())
-        handle.seek(216)
-        handle.write(np.array([np.sqrt(squares / images.size - mean**2)], dtype="<f4").tobytes())
-
-
-def _write_star(path: Path, views: Views, options: SimulationOptions, box: int, pixel: float) -> None:
-    n = len(views.state)
-    rot, tilt, psi = rotation_to_relion(views.given_rotations)
-    origin_x, origin_y = shift_to_relion(views.given_shifts)
-    optics = {
-        "rlnOpticsGroup": 1,
-        "rlnOpticsGroupName": "simulated",
-        "rlnVoltage": options.voltage,
-        "rlnSphericalAberration": options.cs,
-        "rlnAmplitudeContrast": options.amplitude_contrast,
-        "rlnImagePixelSize": pixel,
-        "rlnImageSize": box,
-        "rlnImageDimensionality": 2,
-    }
-    columns = {
-        "rlnMicrographName": [f"micrographs/{i // MICROGRAPH_SIZE + 1:06d}.mrc" for i in range(n)],
-        "rlnOpticsGroup": np.ones(n, dtype=np.int64),
-        "rlnAngleRot": rot,
-        "rlnAngleTilt": tilt,
-        "rlnAnglePsi": psi,
-        "rlnOriginXAngst": origin_x,
-        "rlnOriginYAngst": origin_y,
-        "rlnDefocusU": views.defocus_u,
-        "rlnDefocusV": views.defocus_v,
-        "rlnDefocusAngle": views.defocus_angle,
-        "rlnPhaseShift": np.zeros(n),
-        # The true state would leak to programs that read it; it is in truth.npz alone.
-        "rlnClassNumber": np.ones(n, dtype=np.int64),
-        "rlnRandomSubset": views.half,
-    }
-    names = [f"{i + 1:06d}@particles.mrcs" for i in range(n)]
-    write_particles_star(path, image_names=names, optics=[optics], columns=columns)

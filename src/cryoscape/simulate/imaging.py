@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoscape.conventions import rotation_from_relion
 from cryoscape.physics.ctf import ctf
 from cryoscape.physics.fourier import forward, frequency_grid, hermitian_weights, inverse
 from cryoscape.physics.rotations import random_rotations, small_rotation
@@ -140,8 +141,6 @@ def draw_rotations(n: int, strength: float, seed: int) -> Array:
     u, azimuth, in_plane = rng.random(n), 2 * np.pi * rng.random(n), 2 * np.pi * rng.random(n)
     cos = 1 + np.log(u + (1 - u) * np.exp(-2 * strength)) / strength
     tilt = np.arccos(np.clip(cos, -1, 1))
-    from cryoscape.conventions import rotation_from_relion
-
     return rotation_from_relion(*(np.rad2deg(x) for x in (azimuth, tilt, in_plane)))
 
 
@@ -290,7 +289,9 @@ def clean_images(
     projections = project(placed, weights, sigma, rotations, shifts, box, pixel)
     transfer = ctf(
         frequency_grid(box, pixel),
-        *(torch.from_numpy(x[rows]) for x in (views.defocus_u, views.defocus_v, views.defocus_angle)),
+        torch.from_numpy(views.defocus_u[rows]),
+        torch.from_numpy(views.defocus_v[rows]),
+        torch.from_numpy(views.defocus_angle[rows]),
         options.voltage,
         options.cs,
         options.amplitude_contrast,

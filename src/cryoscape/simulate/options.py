@@ -101,8 +101,8 @@ class SimulationOptions:
             raise InputError(f"{self.states} states are too few", remedy="Ask for 2 states or more.")
         if self.populations is not None:
             check_populations(self.populations)
-        not_negative = "barrier defocus_spread astigmatism orientation_strength shift scale_spread pose_error shift_error"
-        for name in not_negative.split():
+        spreads = "defocus_spread scale_spread pose_error shift_error"
+        for name in f"{spreads} barrier astigmatism orientation_strength shift".split():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"{name} is {value}", remedy=f"Give {name} a number that is not negative.")

@@ -14,7 +14,10 @@ from cryoscape.simulate.atoms import Atoms
 Array = NDArray[np.float64]
 
 SAME_FRAME = 2.0
-"""Two models share a frame when their cores lie within this distance (rms, Angstrom)."""
+"""A residue is at the same place in two models when it moves by no more than this, Angstrom."""
+
+CORE_FRACTION = 0.25
+"""Two models share a frame when at least this fraction of the residues is at the same place."""
 
 
 def superpose(moving: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
@@ -70,15 +73,15 @@ def least_moving_core(a: Array, b: Array, scale: float = 1.0, rounds: int = 50) 
         # The scale shrinks from the typical distance, so that the first fit does not decide alone.
         width = max(scale, float(np.median(distance)) * 0.9**step)
         weights = 1.0 / (1.0 + (distance / width) ** 2) ** 2
-    core = distance < max(2 * scale, float(np.quantile(distance, 0.25)))
+    core = distance < max(2 * scale, float(np.quantile(distance, CORE_FRACTION)))
     return core
 
 
 def common_frame(a: Atoms, b: Atoms) -> Array:
     """Coordinates of `b` (n, 3) in the frame of `a`.
 
-    Models whose cores already lie within 2 A of each other keep their frames: whoever superposed them
-    chose what to superpose.
+    Where a quarter of the residues already lie within 2 A of each other the frames are kept: whoever
+    superposed the models chose what to superpose. Else they are superposed by `least_moving_core`.
 
     Parameters
     ----------
@@ -89,9 +92,10 @@ def common_frame(a: Atoms, b: Atoms) -> Array:
     -------
     ndarray, shape (n, 3)
     """
-    core = a.bead[least_moving_core(a.bead_coords, b.bead_coords)]
-    if np.sqrt(((b.coords[core] - a.coords[core]) ** 2).sum(1).mean()) <= SAME_FRAME:
+    moved = np.linalg.norm(b.bead_coords - a.bead_coords, axis=1)
+    if (moved <= SAME_FRAME).mean() >= CORE_FRACTION:
         return b.coords
+    core = a.bead[least_moving_core(a.bead_coords, b.bead_coords)]
     rotation, translation = superpose(b.coords[core], a.coords[core])
     return b.coords @ rotation.T + translation
 
@@ -194,8 +198,8 @@ def elastic_path(
     State s minimises sum_ij k_ij (d_ij - d*_ij)^2 / 2 over the pairs closer than the cut-off in either
     end, with d* the linear interpolation of the two distances and k = 10 for pairs below 2.7 A (bonds
     and angles), else 1. The search (L-BFGS) starts on the straight line between the ends. Every state is
-    superposed on the core, the residues that move least. Ends whose cores already lie within 2 A of each
-    other are left in the frames they have.
+    superposed on the core, the residues that move least between the ends (in their common frame, see
+    `common_frame`).
 
     Parameters
     ----------
@@ -217,7 +221,8 @@ def elastic_path(
     from scipy.sparse import csr_matrix
 
     start, end = a.coords, common_frame(a, b)
-    core = a.bead[least_moving_core(start[a.bead], end[a.bead])]
+    moved = np.linalg.norm((end - start)[a.bead], axis=1)
+    core = a.bead[moved <= max(SAME_FRAME, float(np.quantile(moved, CORE_FRACTION)))]
     pairs = contact_pairs(start, end, cutoff)
     n_pairs = len(pairs)
     # d = M x gives all pair vectors, and M^T collects their forces: faster than scattered additions.

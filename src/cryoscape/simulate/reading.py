@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cryoscape.errors import InputError
 from cryoscape.simulate.atoms import Atoms, read_atoms, read_trajectory
 from cryoscape.simulate.paths import common_frame, match_atoms
+from cryoscape.structures.selection import select
 
 Array = NDArray[np.float64]
 
@@ -17,7 +18,7 @@ Array = NDArray[np.float64]
 def read_states(models: list[Path], frames: tuple[int, ...] | None) -> tuple[Atoms, Array, int]:
     """All models of some files, reduced to the atoms that all have, in one frame.
 
-    Models whose cores lie within 2 A of the first's keep the frame they have; others are superposed.
+    Models that lie on the first keep the frame they have; others are superposed (`common_frame`).
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def select_residues(atoms: Atoms, text: str | None) -> NDArray[np.bool_] | None:
     ----------
     atoms : Atoms
     text : str or None
-        Comma-separated chains ("L"), residues ("A:55") or ranges ("H:1-235").
+        As `cryoscape.structures.selection.select` reads it, for example "L,H:1-235".
 
     Returns
     -------
@@ -83,25 +84,6 @@ def select_residues(atoms: Atoms, text: str | None) -> NDArray[np.bool_] | None:
     """
     if text is None:
         return None
-    chain, number = atoms.chain_id[atoms.bead], atoms.residue_number[atoms.bead]
     chosen = np.zeros(len(atoms.bead), dtype=bool)
-    for part in text.split(","):
-        name, _, span = part.strip().partition(":")
-        # A leading minus sign belongs to the number, a later one is the dash of a range.
-        low, _, high = span[1:].partition("-") if span else ("", "", "")
-        try:
-            first = int(span[:1] + low) if span else None
-            last = int(high) if high else first
-        except ValueError:
-            raise InputError(
-                f"cannot read {part!r}", remedy="Write residues as 'A', 'A:55' or 'A:50-60'."
-            ) from None
-        hit = chain == name
-        if first is not None and last is not None:
-            hit &= (number >= first) & (number <= last)
-        if not hit.any():
-            raise InputError(
-                f"{part!r} names no residue of the model", file=atoms.path, remedy="Check chains and numbers."
-            )
-        chosen |= hit
+    chosen[select(atoms.model(), text)] = True
     return chosen

@@ -1,0 +1,190 @@
+"""Images and their table, written in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryoscape.conventions import rotation_to_relion, shift_to_relion
+from cryoscape.data.mrc import open_stack_writer
+from cryoscape.data.star import write_particles_star
+from cryoscape.progress import ProgressReporter
+from cryoscape.simulate.imaging import (
+    MICROGRAPH_SIZE,
+    Views,
+    clean_images,
+    noise_spectrum,
+    signal_power,
+    unit_noise,
+)
+from cryoscape.simulate.options import SimulationOptions
+from cryoscape.simulate.scenarios import Scenario
+
+_TABLE = 2**22
+"""Entries of the tables of Gaussians that are held at once, which bounds the memory."""
+
+_NOISE_BATCH = 64
+"""Images to which noise is added at once."""
+
+
+def _batches(n: int, size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, n, size):
+        yield np.arange(start, min(start + size, n))
+
+
+def write_clean(
+    path: Path,
+    built: Scenario,
+    views: Views,
+    options: SimulationOptions,
+    box: int,
+    pixel: float,
+    seed: int,
+    reporter: ProgressReporter,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Write a stack of noise-free images.
+
+    Parameters
+    ----------
+    path : Path
+        The stack to make.
+    built : Scenario
+    views : Views
+    options : SimulationOptions
+    box : int
+    pixel : float
+        Angstrom.
+    seed : int
+    reporter : ProgressReporter
+
+    Returns
+    -------
+    variance, whitened : ndarray, shape (N,)
+        See `cryoscape.simulate.imaging.signal_power`.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    coords = torch.from_numpy(built.coords.astype(np.float32))
+    weights = torch.from_numpy(built.atoms.weights.astype(np.float32))
+    spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
+    n = len(views.state)
+    images = open_stack_writer(path, n, box, pixel, np.float32)
+    power, whitened = np.empty(n), np.empty(n)
+    with reporter.task("project", total=n, unit="images") as bar:
+        for rows in _batches(n, max(1, min(16, _TABLE // (len(built.atoms) * box)))):
+            clean = clean_images(coords, weights, built.atoms.sigma, views, rows, options, box, pixel, seed)
+            images[rows[0] : rows[-1] + 1] = clean.numpy()
+            variance, white = signal_power(clean, spectrum)
+            power[rows], whitened[rows] = variance.numpy(), white.numpy()
+            bar.advance(len(rows))
+    images.flush()
+    return power, whitened
+
+
+def add_noise(
+    path: Path,
+    power: NDArray[np.float64],
+    noise_variance: float,
+    options: SimulationOptions,
+    box: int,
+    pixel: float,
+    seed: int,
+    reporter: ProgressReporter,
+) -> None:
+    """Add the noise to a stack in place and scale it to a mean pixel variance of 1.
+
+    Parameters
+    ----------
+    path : Path
+        From `write_clean`.
+    power : ndarray, shape (N,)
+        Variances of the clean images.
+    noise_variance : float
+        In the units of the clean images.
+    options : SimulationOptions
+        Colour of the noise and sign of the stack.
+    box : int
+    pixel : float
+        Angstrom.
+    seed : int
+    reporter : ProgressReporter
+    """
+    spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
+    n = len(power)
+    offset = path.stat().st_size - 4 * n * box * box
+    images = np.memmap(path, dtype="<f4", mode="r+", offset=offset, shape=(n, box, box))
+    norm = options.sign / np.sqrt(power.mean() + noise_variance)
+    total = squares = 0.0
+    low, high = np.inf, -np.inf
+    with reporter.task("add noise", total=n, unit="images") as bar:
+        for rows in _batches(n, _NOISE_BATCH):
+            part = images[rows[0] : rows[-1] + 1]
+            part += np.float32(np.sqrt(noise_variance)) * unit_noise(rows, spectrum, box, seed).numpy()
+            part *= np.float32(norm)
+            total += float(part.sum(dtype=np.float64))
+            squares += float(np.square(part, dtype=np.float64).sum())
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+            bar.advance(len(rows))
+    images.flush()
+    mean = total / images.size
+    # Bytes 76 to 87 and 216 to 219 of an MRC header: minimum, maximum, mean, rms.
+    with open(path, "rb+") as handle:
+        handle.seek(76)
+        handle.write(np.array([low, high, mean], dtype="<f4").tobytes())
+        handle.seek(216)
+        handle.write(np.array([np.sqrt(squares / images.size - mean**2)], dtype="<f4").tobytes())
+
+
+def write_table(path: Path, views: Views, options: SimulationOptions, box: int, pixel: float) -> None:
+    """Write the particle table, with the poses as an experimenter would know them.
+
+    Parameters
+    ----------
+    path : Path
+        `particles.star`.
+    views : Views
+    options : SimulationOptions
+        For the microscope.
+    box : int
+    pixel : float
+        Angstrom.
+    """
+    n = len(views.state)
+    rot, tilt, psi = rotation_to_relion(views.given_rotations)
+    origin_x, origin_y = shift_to_relion(views.given_shifts)
+    optics = {
+        "rlnOpticsGroup": 1,
+        "rlnOpticsGroupName": "simulated",
+        "rlnVoltage": options.voltage,
+        "rlnSphericalAberration": options.cs,
+        "rlnAmplitudeContrast": options.amplitude_contrast,
+        "rlnImagePixelSize": pixel,
+        "rlnImageSize": box,
+        "rlnImageDimensionality": 2,
+    }
+    columns: dict[str, Any] = {
+        "rlnMicrographName": [f"micrographs/{i // MICROGRAPH_SIZE + 1:06d}.mrc" for i in range(n)],
+        "rlnOpticsGroup": np.ones(n, dtype=np.int64),
+        "rlnAngleRot": rot,
+        "rlnAngleTilt": tilt,
+        "rlnAnglePsi": psi,
+        "rlnOriginXAngst": origin_x,
+        "rlnOriginYAngst": origin_y,
+        "rlnDefocusU": views.defocus_u,
+        "rlnDefocusV": views.defocus_v,
+        "rlnDefocusAngle": views.defocus_angle,
+        "rlnPhaseShift": np.zeros(n),
+        # The true state would leak to programs that read it; it is in truth.npz alone.
+        "rlnClassNumber": np.ones(n, dtype=np.int64),
+        "rlnRandomSubset": views.half,
+    }
+    names = [f"{i + 1:06d}@particles.mrcs" for i in range(n)]
+    write_particles_star(path, image_names=names, optics=[optics], columns=columns)
