@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.inputs import COLUMNS, PIXEL, block, chain, pdb_lines, write_stack
 
+pytestmark = pytest.mark.filterwarnings("ignore:Data array contains:RuntimeWarning")
+
 
 def _without(*names):
     return [column for column in COLUMNS if column not in names]
@@ -190,6 +192,18 @@ def test_good_input_passes_the_check(cli, inputs):
     code, out, err = cli("check", inputs.star, "--model", inputs.model)
     assert code == 0, err
     assert "corner" in out
+
+
+def test_check_without_a_model_reports_the_map_alone(cli, inputs):
+    code, out, err = cli("check", inputs.star)
+    assert code == 0, err
+    assert "FSC" in out
+    assert "no model" in out
+
+
+def test_check_with_a_map_that_is_not_there(cli, inputs):
+    code, _, err = cli("check", inputs.star, "--model", inputs.model, "--map", inputs.folder / "none.mrc")
+    assert_refused(code, err, "none.mrc")
 
 
 def test_cs_without_passthrough(cli, inputs, tmp_path):

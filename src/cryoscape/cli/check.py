@@ -8,7 +8,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, need_file, one_thread, read_model, read_particles, scan_images
+from cryoscape.cli.options import (
+    DataDir,
+    Passthrough,
+    need_file,
+    one_thread,
+    read_model,
+    read_particles,
+    scan_images,
+)
 
 
 def check(
@@ -18,6 +26,7 @@ def check(
     model: Annotated[Path | None, Parameter(help="Reference model, .cif or .pdb.")] = None,
     map_: Annotated[Path | None, Parameter(name="--map", help="Consensus map, .mrc.")] = None,
     datadir: DataDir = None,
+    passthrough: Passthrough = (),
     limit: Annotated[int, Parameter(help="Particles to use at most.")] = 3000,
     seed: int = 0,
     force: Annotated[bool, Parameter(show_default=False, help="Report, but do not refuse.")] = False,
@@ -34,7 +43,7 @@ def check(
     one_thread()
     if map_ is not None:
         need_file(map_, "Give an .mrc map.")
-    table = read_particles(particles, datadir)
+    table = read_particles(particles, datadir, passthrough)
     structure = None if model is None else read_model(model)
     volume = None if map_ is None else read_map(map_)
     scan_images(table)

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, Device, RunFolder, pick_device, read_particles
+from cryoscape.cli.options import DataDir, Device, Passthrough, RunFolder, pick_device, read_particles
 from cryoscape.errors import InputError
 
 
@@ -24,13 +24,14 @@ def embed(
     ] = None,
     device: Device = "auto",
     datadir: DataDir = None,
+    passthrough: Passthrough = (),
 ) -> None:
     """Write mean, sd and elbo (nats) of each particle's latent posterior."""
     from cryoscape.training.embed import embed as embed_particles
     from cryoscape.training.run import Run
 
     opened = Run.open(run)
-    table = None if particles is None else read_particles(particles, datadir)
+    table = None if particles is None else read_particles(particles, datadir, passthrough)
     if particles is None:
         if out is not None:
             raise InputError("-o is for other particles", remedy="Name particles, or leave -o out.")

@@ -19,6 +19,11 @@ OutFolder = Annotated[Path, Parameter(name=["--out", "-o"], help="Output folder.
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")]
 DataDir = Annotated[Path | None, Parameter(help="Folder to look for the stacks in.")]
 
+Passthrough = Annotated[
+    tuple[Path, ...],
+    Parameter(consume_multiple=True, show_default=False, help="Passthrough .cs files, where not beside."),
+]
+
 
 def one_thread(threads: int = 1) -> None:
     """Limit PyTorch to `threads` CPU threads; 0 leaves its own choice."""
@@ -43,11 +48,11 @@ def pick_device(name: str) -> str:
         raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu or cuda.") from error
 
 
-def read_particles(path: Path, datadir: Path | None = None) -> Particles:
+def read_particles(path: Path, datadir: Path | None = None, passthrough: tuple[Path, ...] = ()) -> Particles:
     """Read a particle table."""
     from cryoscape.data.particles import Particles
 
-    return Particles.read(path, datadir=datadir)
+    return Particles.read(path, datadir=datadir, passthrough=passthrough)
 
 
 def scan_images(particles: Particles, limit: int | None = None) -> None:

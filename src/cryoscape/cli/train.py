@@ -9,7 +9,15 @@ from cyclopts import Parameter
 
 from cryoscape.cli import overrides
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, one_thread, pick_device, read_model, read_particles, scan_images
+from cryoscape.cli.options import (
+    DataDir,
+    Passthrough,
+    one_thread,
+    pick_device,
+    read_model,
+    read_particles,
+    scan_images,
+)
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +60,7 @@ def train(
     threads: Annotated[int | None, Parameter(help="CPU threads; 0 for all [1].")] = None,
     seed: Annotated[int | None, Parameter(help="[0].")] = None,
     datadir: DataDir = None,
+    passthrough: Passthrough = (),
     resume: Annotated[bool, Parameter(show_default=False, help="Go on from the last checkpoint.")] = False,
     force: Annotated[
         bool,
@@ -92,7 +101,16 @@ def train(
             file=out,
             remedy="Go on with --resume, or replace it with --force.",
         )
-    run_training(particles, model, chosen, out, datadir=datadir, resume=resume, force=force)
+    run_training(
+        particles,
+        model,
+        chosen,
+        out,
+        datadir=datadir,
+        passthrough=passthrough,
+        resume=resume,
+        force=force,
+    )
 
 
 def resolve(
@@ -137,6 +155,7 @@ def run_training(
     out: Path,
     *,
     datadir: Path | None = None,
+    passthrough: tuple[Path, ...] = (),
     resume: bool = False,
     force: bool = False,
 ) -> None:
@@ -152,7 +171,7 @@ def run_training(
     one_thread(config.training.threads)
     device = pick_device(config.training.device)
     progress = reporter()
-    table, structure = read_particles(particles, datadir), read_model(model)
+    table, structure = read_particles(particles, datadir, passthrough), read_model(model)
     found = None
     if not resume:
         scan_images(table, limit=_SCANNED)
