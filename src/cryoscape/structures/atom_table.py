@@ -40,7 +40,7 @@ class AtomTable(NamedTuple):
 
     def take(self, index: NDArray[Any] | slice) -> AtomTable:
         """The rows `index`."""
-        return AtomTable(*(column[index] for column in self))
+        return AtomTable._make(column[index] for column in self)
 
 
 def load_atoms(path: Path) -> list[AtomTable]:

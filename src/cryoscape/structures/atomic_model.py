@@ -143,11 +143,11 @@ class AtomicModel:
         place[rows] = np.arange(len(rows))
         heavy = np.flatnonzero(place[self.heavy_residue] >= 0)
         heavy = heavy[np.argsort(place[self.heavy_residue[heavy]], kind="stable")]
-        names = ("coords", "weights", "chain_id", "residue_number", "insertion_code")
-        names += ("residue_name", "kind", "atom_name")
+        columns = ["coords", "weights", "kind", "atom_name"]
+        columns += ["chain_id", "residue_number", "insertion_code", "residue_name"]
         return replace(
             self,
-            **{name: getattr(self, name)[rows] for name in names},
+            **{name: getattr(self, name)[rows] for name in columns},
             heavy_coords=self.heavy_coords[heavy],
             heavy_weights=self.heavy_weights[heavy],
             heavy_residue=place[self.heavy_residue[heavy]],
