@@ -24,7 +24,8 @@ class _PairDistances(torch.autograd.Function):
     """|x_i - x_j| for coordinates laid out as (N, 3 B): one residue a row, so that rows move whole.
 
     Only the distances are kept for the gradient; the difference vectors are formed again, which costs
-    less than storing three times as much. Measured: 5 to 10 times faster than indexing (B, N, 3).
+    less than storing three times as much. Measured with the gradient, on one thread, for 64 structures
+    and 2,706 pairs: about 4 times faster than indexing (B, N, 3).
     """
 
     @staticmethod
