@@ -104,6 +104,14 @@ def test_a_collapsed_run_is_called_collapsed(tmp_path):
     assert np.ptp(coords, axis=0).max() < 1e-2
 
 
+def test_walks_of_an_earlier_analysis_are_removed(tmp_path):
+    run = fake_run(tmp_path, n=60)
+    analyze(run, frames=3, clusters=2, mixture=1)
+    assert (tmp_path / "ensemble" / "pc2.cif").exists()
+    analyze(run, frames=3, clusters=2, mixture=1, components=1)
+    assert sorted(path.name for path in (tmp_path / "ensemble").iterdir()) == ["clusters.cif", "pc1.cif"]
+
+
 def test_codes_without_a_model(tmp_path):
     run = fake_run(tmp_path)
     run.model = None

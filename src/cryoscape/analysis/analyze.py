@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.analysis.chimerax import write_motion_attribute, write_session
-from cryoscape.analysis.clusters import Clusters, cluster_particles, fit_mixture, umap_layout
+from cryoscape.analysis.clusters import cluster_particles, fit_mixture, umap_layout
 from cryoscape.analysis.collapse import CollapseVerdict, detect_collapse
 from cryoscape.analysis.components import (
     Motion,
@@ -21,7 +21,7 @@ from cryoscape.analysis.components import (
     posterior,
 )
 from cryoscape.analysis.summary import AnalysisSummary
-from cryoscape.analysis.traversal import Traversal, traverse
+from cryoscape.analysis.traversal import traverse
 from cryoscape.errors import InputError
 from cryoscape.structures.ensemble import write_ensemble
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cryoscape.training.run import Embedding, Run
 
 _B_FACTOR = 8 * np.pi**2 / 3
+# Components below this many A rms are not walked.
+_MOVES = 0.01
 
 
 def analyze(
@@ -96,8 +98,8 @@ def analyze(
         motion = decoded_motion(run, z, n_components=max(components, 5), seed=seed)
     scores = latent.scores if motion is None else motion.components.scores
     say("walks along the components")
-    # A walk without variance would be one structure many times; the first is always written.
-    moving = int(np.count_nonzero(scores.std(axis=0) > 0))
+    # A walk without motion would be one structure many times; the first is always written.
+    moving = int(np.count_nonzero(scores.std(axis=0) > (0.0 if motion is None else _MOVES)))
     walks = tuple(
         traverse(z, scores[:, k], z_sd=z_sd, name=f"pc{k + 1}", frames=frames, snap=snap)
         for k in range(max(1, min(components, moving)))
@@ -145,6 +147,10 @@ def _write_structures(
         files.append(f"ensemble/{walk.name}.cif")
         titles = [f"{walk.name} at {position:+.2f} A" for position in walk.position]
         _write_codes(run, folder / files[-1], walk.z, walk.z_sd, titles, seed)
+    for path in (folder / "ensemble").glob("pc*.cif"):
+        # An earlier analysis with more walks must not be taken for this one.
+        if f"ensemble/{path.name}" not in files:
+            path.unlink()
     groups = summary.clusters
     files.append("ensemble/clusters.cif")
     _write_codes(
@@ -152,7 +158,8 @@ def _write_structures(
     )
     assert summary.motion is not None
     files.append(write_motion_attribute(folder, run.model, summary.motion.rmsf))
-    files.append(write_session(folder, _frames(summary.traversals), _names(groups), summary.motion.rmsf))
+    frames = {walk.name: len(walk.position) for walk in summary.traversals}
+    files.append(write_session(folder, frames, len(groups.count), summary.motion.rmsf))
     return tuple(files)
 
 
@@ -168,14 +175,6 @@ def _cluster_titles(summary: AnalysisSummary) -> list[str]:
         f"cluster {k + 1}: {count} particles ({100 * count / n:.1f} %), row {summary.row[particle]}"
         for k, (count, particle) in enumerate(zip(groups.count, groups.particle))
     ]
-
-
-def _frames(walks: tuple[Traversal, ...]) -> dict[str, int]:
-    return {walk.name: len(walk.position) for walk in walks}
-
-
-def _names(groups: Clusters) -> int:
-    return len(groups.count)
 
 
 def _warnings(verdict: CollapseVerdict, sizes: NDArray, bic: NDArray, volumes: bool) -> tuple[str, ...]:

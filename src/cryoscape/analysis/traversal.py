@@ -87,7 +87,8 @@ def traverse(
         z_near, sd_near, score_near = z[part], sd[part], score[part]
     else:
         z_near, sd_near, score_near = z, sd, score
-    position = np.linspace(*np.percentile(score, [low, high]), frames)
+    start, end = (float(np.percentile(score, share)) for share in (low, high))
+    position = np.linspace(start, end, frames)
     knots, count = _kernel_means(position, score_near, np.column_stack([score_near, z_near, sd_near]))
     knots = knots[count >= min(max(2.0, _POPULATED * len(z_near)), 0.5 * count.max())]
     # Averages lie inside the cloud, so their own positions, not the grid's, are where the codes belong.

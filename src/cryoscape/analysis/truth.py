@@ -136,8 +136,8 @@ class Truth:
             )
         of_model, of_truth = list(residue_identity(model)), list(self.identity)
         if len({chain for chain, *_ in of_model}) == len({chain for chain, *_ in of_truth}) == 1:
-            of_model = [("", *rest) for _, *rest in of_model]
-            of_truth = [("", *rest) for _, *rest in of_truth]
+            of_model = [("", number, code) for _, number, code in of_model]
+            of_truth = [("", number, code) for _, number, code in of_truth]
         place = {name: i for i, name in enumerate(of_model)}
         pairs = np.array(
             [(place[name], i) for i, name in enumerate(of_truth) if name in place], dtype=np.int64

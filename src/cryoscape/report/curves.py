@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 RESTRAINTS = {"bond": "bonds", "network": "elastic network", "clash": "clashes"}
 TRAIN = "train"
+RESTRAINT_FLOOR = 1e-3
+"""Nats below which a restraint term is drawn as this on the logarithmic axis."""
 
 
 @dataclass(frozen=True)

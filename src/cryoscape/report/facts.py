@@ -71,6 +71,15 @@ def headline(run: Run, summary: AnalysisSummary | None) -> list[tuple[str, str]]
     return facts
 
 
+def source(run: Run) -> str:
+    """Return the particle file and the model file in words."""
+    info = run.info or {}
+    particles = info.get("particles")
+    path = particles.get("path") if isinstance(particles, dict) else None
+    words = f"the images of {path}" if path else "particle images"
+    return f"{words}, started from {info['model']}" if info.get("model") else words
+
+
 def provenance(run: Run) -> list[tuple[str, str]]:
     """Return the contents of run.json as rows."""
     return list(_flat(run.info or {}))

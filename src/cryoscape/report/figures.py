@@ -10,8 +10,19 @@ from numpy.typing import NDArray
 from cryoscape.analysis.components import PrincipalComponents
 from cryoscape.analysis.evaluation import Evaluation
 from cryoscape.analysis.summary import AnalysisSummary
-from cryoscape.report.curves import RESTRAINTS, curve, progress_column
-from cryoscape.report.style import GREY, GRID, INK, MUTED, ORANGE, QUALITATIVE, SEQUENTIAL, TEAL, chain_spans
+from cryoscape.report.curves import RESTRAINT_FLOOR, RESTRAINTS, curve, progress_column
+from cryoscape.report.style import (
+    GREY,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    QUALITATIVE,
+    SEQUENTIAL,
+    TEAL,
+    chain_spans,
+    second_range,
+)
 from cryoscape.structures.atomic_model import AtomicModel
 
 if TYPE_CHECKING:
@@ -47,7 +58,7 @@ def learning_figure(metrics: dict[str, np.ndarray] | None) -> Figure | None:
     for (name, text), colour in zip(RESTRAINTS.items(), QUALITATIVE[2:]):
         term = curve(metrics, name)
         if term and np.any(term.values > 0):
-            x, y = _thin(term.images, np.maximum(term.smoothed(), 1e-6))
+            x, y = _thin(term.images, np.maximum(term.smoothed(), RESTRAINT_FLOOR))
             figure.add_scatter(x=x, y=y, name=text, mode="lines", line={"color": colour}, row=1, col=3)
     figure.update_yaxes(type="log", dtick=1, row=1, col=3)
     figure.update_xaxes(title="images seen")
@@ -165,7 +176,7 @@ def _map(
         showlegend=False,
     )
     figure.update_xaxes(title=label.format(1, notes[0]))
-    figure.update_yaxes(title=label.format(2, notes[1]))
+    figure.update_yaxes(title=label.format(2, notes[1]), range=second_range(xy))
     return _dressed(figure, height=400)
 
 
@@ -314,7 +325,7 @@ def _dressed(figure: Figure, **layout: Any) -> Figure:
     axis = {
         "gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside",
         "tickcolor": MUTED, "ticklen": 4, "tickfont": {"color": MUTED}, "title_standoff": 8,
-        "automargin": True, "title_font": {"size": 13},
+        "automargin": True, "exponentformat": "power", "title_font": {"size": 13},
     }  # fmt: skip
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)

@@ -18,7 +18,7 @@ _BEADS = 1500
 # Neighbours in sequence farther apart than this are not joined: a gap in the model.
 _GAP = 9.0
 # Height of the structure in units of plotly's scene, found by eye.
-_FILL = 1.75
+_FILL = 1.6
 
 
 def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figure, dict[str, Any]]:

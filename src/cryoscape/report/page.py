@@ -23,6 +23,7 @@ from cryoscape.report.facts import (
     preflight_lines,
     provenance,
     settings,
+    source,
 )
 from cryoscape.report.movie import movie
 from cryoscape.report.plots import write_plots
@@ -70,6 +71,7 @@ def write_report(run: Run) -> Path:
     templates = files("cryoscape.report") / "templates"
     page = environment.get_template("report.html.j2").render(
         title=folder.resolve().name,
+        source=source(run),
         headline=headline(run, summary),
         provenance=provenance(run),
         settings=settings(run.config),

@@ -11,8 +11,18 @@ import numpy as np
 from cryoscape.analysis.evaluation import Evaluation
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.files import atomic_path
-from cryoscape.report.curves import RESTRAINTS, curve, progress_column
-from cryoscape.report.style import GREY, GRID, INK, MUTED, ORANGE, QUALITATIVE, TEAL, chain_spans
+from cryoscape.report.curves import RESTRAINT_FLOOR, RESTRAINTS, curve, progress_column
+from cryoscape.report.style import (
+    GREY,
+    GRID,
+    INK,
+    MUTED,
+    ORANGE,
+    QUALITATIVE,
+    TEAL,
+    chain_spans,
+    second_range,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +102,7 @@ def draw_learning(figure: Figure, metrics: dict[str, np.ndarray]) -> None:
     for (name, title), colour in zip(RESTRAINTS.items(), QUALITATIVE):
         term = curve(metrics, name)
         if term and np.any(term.values > 0):
-            right.plot(term.images, np.maximum(term.smoothed(), 1e-6), color=colour, label=title)
+            right.plot(term.images, np.maximum(term.smoothed(), RESTRAINT_FLOOR), color=colour, label=title)
     right.set(title="restraint terms")
     if right.lines:
         right.set_yscale("log")
@@ -121,6 +131,7 @@ def draw_latent(figure: Figure, summary: AnalysisSummary) -> None:
                 str(k + 1), (scores[particle, 0], second[particle]), ha="center", va="center", fontsize=9,
                 bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": INK, "lw": 0.8},
             )  # fmt: skip
+        axes.set_ylim(second_range(np.column_stack([scores[:, 0], second])))
         axes.set(title=title, xlabel=f"component 1{unit}", ylabel=f"component 2{unit}")
     if len(maps) == 1:
         _bic(right, summary)

@@ -63,3 +63,24 @@ def chain_spans(model: AtomicModel) -> list[ChainSpan]:
         spans.append(ChainSpan(str(name), index, position))
         offset = position.max() + max(3.0, 0.02 * len(chain))
     return spans
+
+
+def second_range(points: NDArray) -> list[float] | None:
+    """Range of the second axis of a map, or None to fit it.
+
+    A component with almost no variance must not be blown up to look like one.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+        Where the particles are drawn.
+
+    Returns
+    -------
+    list of float, or None
+    """
+    width, height = np.ptp(points, axis=0)
+    if height >= 0.1 * width or width == 0:
+        return None
+    middle = 0.5 * float(points[:, 1].min() + points[:, 1].max())
+    return [middle - 0.1 * float(width), middle + 0.1 * float(width)]
