@@ -12,6 +12,8 @@ ACTIVE_VARIANCE = 0.01
 
 _DEAD_NATS, _POOR_NATS = 0.1, 1.0
 _DEAD_SPREAD, _POOR_SPREAD = 0.05, 0.3
+# Fewer held-out particles than this cannot tell a small gain from none.
+_ENOUGH = 100
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class CollapseVerdict:
         Mean KL divergence from the prior, nats, where known.
     gain, gain_error : float or None
         Mean gain over the homogeneous model with its standard error, nats a particle (held-out
-        particles where there are any).
+        particles where there are a hundred or more).
     spread : float or None
         Root mean square distance of the decoded structures from their mean, A.
     active : tuple of int
@@ -98,7 +100,7 @@ def detect_collapse(
     gain : ndarray, shape (n,), optional
         Log-evidence gain of each particle over the homogeneous model, nats; NaN where unknown.
     held_out : ndarray, shape (n,), bool, optional
-        Particles that training did not see; the gain is averaged over them where there are any.
+        Particles that training did not see; the gain is averaged over them where there are a hundred or more.
     spread : float, optional
         Root mean square distance of the decoded structures from their mean, A.
 
@@ -116,7 +118,7 @@ def detect_collapse(
     if nats < _DEAD_NATS:
         dead.append(f"an image tells only {nats:.2f} nats about its code")
     elif nats < _POOR_NATS:
-        poor.append(f"an image tells only {nats:.2f} nats about its code, less than one yes-or-no question")
+        poor.append(f"an image tells only {nats:.2f} nats about its code")
     if spread is not None and spread < _DEAD_SPREAD:
         dead.append(f"all decoded structures lie within {spread:.2f} A of their mean")
     elif spread is not None and spread < _POOR_SPREAD:
@@ -140,7 +142,7 @@ def _mean_gain(gain: NDArray | None, held_out: NDArray | None) -> tuple[float | 
         return None, None, ""
     gain = np.asarray(gain, dtype=np.float64)
     known, where = np.isfinite(gain), "the images"
-    if held_out is not None and (known & held_out).sum() >= 10:
+    if held_out is not None and (known & held_out).sum() >= _ENOUGH:
         known, where = known & held_out, "held-out images"
     if known.sum() < 2:
         return None, None, ""
