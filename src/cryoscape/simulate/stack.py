@@ -37,6 +37,11 @@ def _batches(n: int, size: int) -> Iterator[NDArray[np.int64]]:
         yield np.arange(start, min(start + size, n))
 
 
+def _offset(path: Path, n: int, box: int) -> int:
+    """Bytes before the first pixel of a float32 stack."""
+    return path.stat().st_size - 4 * n * box * box
+
+
 def write_clean(
     path: Path,
     built: Scenario,
@@ -76,16 +81,18 @@ def write_clean(
     weights = torch.from_numpy(built.atoms.weights.astype(np.float32))
     spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
     n = len(views.state)
-    images = open_stack_writer(path, n, box, pixel, np.float32)
+    open_stack_writer(path, n, box, pixel, np.float32).flush()
     power, whitened = np.empty(n), np.empty(n)
-    with reporter.task("project", total=n, unit="images") as bar:
-        for rows in _batches(n, max(1, min(16, _TABLE // (len(built.atoms) * box)))):
+    size = max(1, min(16, _TABLE // (len(built.atoms) * box)))
+    # Plain writing, not the memory map, whose pages would count as this process's memory.
+    with reporter.task("project", total=n, unit="images") as bar, open(path, "rb+", buffering=0) as handle:
+        handle.seek(_offset(path, n, box))
+        for rows in _batches(n, size):
             clean = clean_images(coords, weights, built.atoms.sigma, views, rows, options, box, pixel, seed)
-            images[rows[0] : rows[-1] + 1] = clean.numpy()
+            handle.write(clean.contiguous().numpy().astype("<f4", copy=False).data)
             variance, white = signal_power(clean, spectrum)
             power[rows], whitened[rows] = variance.numpy(), white.numpy()
             bar.advance(len(rows))
-    images.flush()
     return power, whitened
 
 
@@ -119,28 +126,31 @@ def add_noise(
     """
     spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
     n = len(power)
-    offset = path.stat().st_size - 4 * n * box * box
-    images = np.memmap(path, dtype="<f4", mode="r+", offset=offset, shape=(n, box, box))
+    offset = _offset(path, n, box)
     norm = options.sign / np.sqrt(power.mean() + noise_variance)
     total = squares = 0.0
     low, high = np.inf, -np.inf
-    with reporter.task("add noise", total=n, unit="images") as bar:
+    with reporter.task("add noise", total=n, unit="images") as bar, open(path, "rb+", buffering=0) as handle:
         for rows in _batches(n, _NOISE_BATCH):
-            part = images[rows[0] : rows[-1] + 1]
+            part = np.empty((len(rows), box, box), dtype="<f4")
+            where = offset + 4 * box * box * int(rows[0])
+            handle.seek(where)
+            handle.readinto(part.data.cast("B"))
             part += np.float32(np.sqrt(noise_variance)) * unit_noise(rows, spectrum, box, seed).numpy()
             part *= np.float32(norm)
+            handle.seek(where)
+            handle.write(part.data)
             total += float(part.sum(dtype=np.float64))
             squares += float(np.square(part, dtype=np.float64).sum())
             low, high = min(low, float(part.min())), max(high, float(part.max()))
             bar.advance(len(rows))
-    images.flush()
-    mean = total / images.size
-    # Bytes 76 to 87 and 216 to 219 of an MRC header: minimum, maximum, mean, rms.
-    with open(path, "rb+") as handle:
+        pixels = n * box * box
+        mean = total / pixels
+        # Bytes 76 to 87 and 216 to 219 of an MRC header: minimum, maximum, mean, rms.
         handle.seek(76)
         handle.write(np.array([low, high, mean], dtype="<f4").tobytes())
         handle.seek(216)
-        handle.write(np.array([np.sqrt(squares / images.size - mean**2)], dtype="<f4").tobytes())
+        handle.write(np.array([np.sqrt(squares / pixels - mean**2)], dtype="<f4").tobytes())
 
 
 def write_table(path: Path, views: Views, options: SimulationOptions, box: int, pixel: float) -> None:
