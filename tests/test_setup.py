@@ -3,11 +3,13 @@
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -37,7 +39,6 @@ def installed_by_make():
 
 def closure(names):
     """Everything that installing `names` pulls in, by the metadata of what is installed."""
-    packaging = pytest.importorskip("packaging.requirements")
     found, queue = set(), list(names)
     while queue:
         name = canonical(queue.pop())
@@ -45,7 +46,7 @@ def closure(names):
             continue
         found.add(name)
         for text in importlib.metadata.requires(name) or ():
-            needed = packaging.Requirement(text)
+            needed = Requirement(text)
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
                 queue.append(needed.name)
     return found
@@ -76,16 +77,30 @@ def test_no_package_index_is_named(name):
     assert not re.search(r"https?://|--(extra-)?index-url|--find-links|--trusted-host|file://", text)
 
 
-def test_both_commands_create_the_environment():
-    def plan(target):
-        command = ["make", "--dry-run", target, "VENV=does-not-exist"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def plan(target, *words, folder=ROOT):
+    """What make would do."""
+    command = ["make", "--dry-run", target, *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
+
+def test_both_commands_create_the_environment():
     for target, last in (("demo", "cryoscape demo hinge"), ("test", "-m pytest")):
-        steps = plan(target)
+        steps = plan(target, "VENV=does-not-exist")
         assert steps.index("-m venv does-not-exist") < steps.index("torch==") < steps.index(last)
     assert "ruff check" in plan("test")
     assert "mypy" in plan("test")
+
+
+def test_second_time_installs_nothing_unless_versions_changed(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+        os.utime(tmp_path / name, (1_000_000, 1_000_000))
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    assert "pip install" not in plan("test", folder=tmp_path)
+    later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
+    os.utime(tmp_path / "constraints.txt", (later, later))
+    assert "pip install" in plan("test", folder=tmp_path)
 
 
 def test_ci_runs_the_readme_command():
