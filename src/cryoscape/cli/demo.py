@@ -27,7 +27,7 @@ class _Size:
     steps: int
 
 
-_QUICK = _Size(particles=600, box=32, pixel=4.0, steps=150)
+_QUICK = _Size(particles=1500, box=32, pixel=4.0, steps=500)
 _FULL = _Size(particles=4000, box=64, pixel=2.0, steps=1500)
 
 
