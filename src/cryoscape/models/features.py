@@ -33,7 +33,7 @@ def score_features(
     coords: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """Gradient of the log-likelihood with respect to every residue of a structure.
+    """Gradient of the log-likelihood with respect to every scattering point of a structure.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ def score_features(
         Its gain and noise spectra are used.
     images, ctf, group, rotations
         The batch.
-    coords : Tensor, shape (N, 3)
-        Structure at which the gradient is taken, world frame, Angstrom.
-    weights : Tensor, shape (N,)
+    coords : Tensor, shape (P, 3)
+        Scattering points at which the gradient is taken, world frame, Angstrom.
+    weights : Tensor, shape (P,)
         Electrons, normalised as the decoder's.
 
     Returns
     -------
-    Tensor, shape (B, N, 3)
+    Tensor, shape (B, P, 3)
         Nats per Angstrom, in the model's frame.
     """
     with torch.enable_grad():

@@ -14,6 +14,7 @@ from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.encoders import Encoder
 from cryoscape.models.likelihoods import Likelihood
 from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.models.scattering import BeadScatterers, Scatterers
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,28 @@ class FeatureMap(nn.Module):
     settings : FeatureSettings
     reference : Tensor, shape (N, 3)
         The first anchor, world frame, Angstrom.
-    weights : Tensor, shape (N,)
-        Electrons, adding up to 1.
+    scatterers : Scatterers or BeadScatterers
+        The decoder's.
     likelihood : Likelihood
         Its gain and noise spectra are copied: features keep their meaning while the model's own spectra move.
     """
 
     anchor: Tensor
-    weights: Tensor
     pooling: Tensor
     points: Tensor
 
     def __init__(
-        self, settings: FeatureSettings, reference: Tensor, weights: Tensor, likelihood: Likelihood
+        self,
+        settings: FeatureSettings,
+        reference: Tensor,
+        scatterers: Scatterers | BeadScatterers,
+        likelihood: Likelihood,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.likelihood = copy.deepcopy(likelihood)
         self.register_buffer("anchor", reference.clone())
-        self.register_buffer("weights", weights.clone())
+        self.scatterers = copy.deepcopy(scatterers)
         self.register_buffer(
             "pooling", features.pooling_matrix(len(reference), settings.max_beads), persistent=False
         )
@@ -92,13 +96,15 @@ class FeatureMap(nn.Module):
         """Features (B, size) of a batch, without gradient."""
         args = (self.likelihood, batch.images, batch.ctf, batch.group)
         settings = self.settings
+        points = self.scatterers(self.anchor[None])[0]
         parts = []
         with torch.no_grad():
             for kind in settings.kinds:
                 if kind == "image":
                     parts.append(features.image_features(*args, settings.window, settings.phase_flip))
                 elif kind == "score":
-                    score = features.score_features(*args, batch.rotations, self.anchor, self.weights)
+                    score = features.score_features(*args, batch.rotations, points, self.scatterers.weights)
+                    score = self.scatterers.per_residue(score, len(self.anchor))
                     if len(self.pooling) < score.shape[1]:
                         score = torch.einsum("kn,bni->bki", self.pooling, score)
                     parts.append(score.flatten(1))
@@ -107,8 +113,8 @@ class FeatureMap(nn.Module):
                         features.field_features(
                             *args,
                             batch.rotations,
-                            self.anchor,
-                            self.weights,
+                            points,
+                            self.scatterers.weights,
                             self.points,
                             self.settings.spacing / 3,
                         )
@@ -139,11 +145,6 @@ class ImageModel(nn.Module):
     def features(self, batch: ImageBatch) -> Tensor:
         """Encoder input of a batch, shape (B, F)."""
         return self.feature_map(batch)
-
-    def scattering(self, coords: Tensor) -> Tensor:
-        """Where the residues of one structure (N, 3) scatter from, (N, 3)."""
-        centroids = self.decoder.centroids
-        return coords if centroids is None else centroids(coords[None])[0]
 
     def project(self, z: Tensor, batch: ImageBatch) -> Tensor:
         """Predicted Fourier projections of latents (B, d) in the poses of a batch."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cryoscape.errors import InputError
-from cryoscape.models.centroids import ResidueCentroids
 from cryoscape.models.decoders.atomic import AtomicDecoder
 from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.decoders.modes import ModesDecoder
@@ -18,12 +16,14 @@ from cryoscape.models.decoders.segments import SegmentsDecoder
 from cryoscape.models.encoders import Encoder
 from cryoscape.models.image_model import FeatureMap, FeatureSettings, ImageModel
 from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood, Likelihood
+from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import fourier
 from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.normal import NormalPrior
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.structures.normal_modes import anisotropic_network_modes
 from cryoscape.structures.restraints import find_pairs
+from cryoscape.structures.scatterers import scattering_points
 from cryoscape.structures.segments import initial_segments
 from cryoscape.training.config import AtomicConfig, Config, ModesConfig
 
@@ -84,35 +84,28 @@ def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
     return likelihood
 
 
-def build_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> StructureDecoder:
-    """Return the decoder of a configuration on a reference in the world frame."""
-    decoder = _bare_decoder(config, structure, reference)
-    if config.decoder.scatter_from == "centroid":
-        decoder.centroids = residue_centroids(structure)
-    return decoder
-
-
-def residue_centroids(structure: AtomicModel) -> ResidueCentroids:
-    """Centres of electrons of the residues of a structure, tied to its beads."""
-    total = np.zeros(len(structure))
-    np.add.at(total, structure.heavy_residue, structure.heavy_weights)
-    centres = np.zeros((len(structure), 3))
-    weighted = structure.heavy_coords.astype(np.float64) * structure.heavy_weights[:, None]
-    np.add.at(centres, structure.heavy_residue, weighted)
+def build_scatterers(config: Config, structure: AtomicModel) -> Scatterers | BeadScatterers:
+    """Return where the residues of a structure scatter from, tied to its beads."""
+    if config.decoder.scatter_from == "bead":
+        return BeadScatterers(torch.as_tensor(structure.weights))
+    points = scattering_points(structure, config.decoder.atoms_per_point)
     bonded = torch.zeros(max(len(structure) - 1, 0), dtype=torch.bool)
     bonded[find_pairs(structure, 0.0, 0.0).bonds[:, 0]] = True
-    return ResidueCentroids(
+    return Scatterers(
         torch.as_tensor(structure.coords, dtype=torch.float64),
-        torch.as_tensor(centres / total[:, None]),
+        torch.as_tensor(points.positions),
+        torch.as_tensor(points.weights),
+        torch.as_tensor(points.residue),
         bonded,
     )
 
 
-def _bare_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> StructureDecoder:
-    weights = torch.as_tensor(structure.weights)
+def build_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> StructureDecoder:
+    """Return the decoder of a configuration on a reference in the world frame."""
+    scatterers = build_scatterers(config, structure)
     d = config.decoder
     if isinstance(d, AtomicConfig):
-        return AtomicDecoder(config.z_dim, reference, weights, hidden=d.hidden, activation=d.activation)
+        return AtomicDecoder(config.z_dim, reference, scatterers, hidden=d.hidden, activation=d.activation)
     if isinstance(d, ModesConfig):
         n_modes = min(d.n_modes, 3 * len(structure) - 6)
         if n_modes < 1:
@@ -123,7 +116,7 @@ def _bare_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> 
         return ModesDecoder(
             config.z_dim,
             reference,
-            weights,
+            scatterers,
             torch.as_tensor(modes),
             hidden=d.hidden,
             activation=d.activation,
@@ -132,7 +125,7 @@ def _bare_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> 
     return SegmentsDecoder(
         config.z_dim,
         reference,
-        weights,
+        scatterers,
         initial_segments(structure, min(max(d.n_segments, len(structure.chains)), len(structure))),
         hidden=d.hidden,
         activation=d.activation,
@@ -178,7 +171,7 @@ def build_model(config: Config, structure: AtomicModel, geometry: Geometry) -> I
         raise InputError(
             f"a convolutional encoder cannot read {e.kind!r} features", remedy="Set --encoder.kind image."
         )
-    feature_map = FeatureMap(settings, reference, decoder.weights, likelihood)
+    feature_map = FeatureMap(settings, reference, decoder.scatterers, likelihood)
     encoder = Encoder(
         feature_map.size, config.z_dim, network=e.network, hidden=e.hidden, activation=e.activation
     )

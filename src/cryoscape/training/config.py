@@ -61,8 +61,10 @@ class EncoderConfig(Section):
 class StructureDecoderConfig(Section):
     """What all decoders with atoms share."""
 
-    scatter_from: Literal["centroid", "bead"] = "centroid"
-    """Centre of electrons of each residue, carried in its local frame; or the bead, as in cryoSTAR."""
+    scatter_from: Literal["atoms", "bead"] = "atoms"
+    """Groups of atoms carried in the local frame of the chain; or one bead a residue, as in cryoSTAR."""
+    atoms_per_point: Annotated[int, Field(ge=1)] = 5
+    """Heavy atoms that scatter as one Gaussian; 1 is every atom, at a proportional cost."""
 
 
 class AtomicConfig(StructureDecoderConfig):

@@ -160,7 +160,7 @@ class Trainer:
             model.likelihood.fit(sums)
             # As much past as the running estimate will hold: 1 / (1 - memory) batches.
             model.likelihood.sums.mul_(self.config.training.batch / (1 - settings.memory) / seen)
-        model.feature_map.take_anchor(model.scattering(model.decoder.reference), model.likelihood)
+        model.feature_map.take_anchor(model.decoder.reference, model.likelihood)
         self.features.build(self.progress)
         model.encoder.standardise(self.features.sample(2048))
 
@@ -266,8 +266,7 @@ class Trainer:
             model.decoder.coordinates(model.posterior(self.features.rows(batch)).mean).mean(0)
             for batch in (self.parts.images.batch(part).to(self.device) for part in rows.split(256))
         ]
-        anchor = model.scattering(torch.stack(means).mean(0))
-        model.feature_map.take_anchor(anchor, model.likelihood)
+        model.feature_map.take_anchor(torch.stack(means).mean(0), model.likelihood)
         self.features.build(self.progress)
 
     @torch.no_grad()

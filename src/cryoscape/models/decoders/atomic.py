@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.networks import Activation, mlp, shrink_
+from cryoscape.models.scattering import BeadScatterers, Scatterers
 
 
 class AtomicDecoder(StructureDecoder):
@@ -24,8 +25,8 @@ class AtomicDecoder(StructureDecoder):
         Dimension of z.
     reference : Tensor, shape (N, 3)
         World frame, Angstrom.
-    weights : Tensor, shape (N,)
-        Electrons.
+    scatterers : Scatterers or BeadScatterers
+        Where the residues scatter from.
     hidden : sequence of int
         Widths of the hidden layers.
     activation : str
@@ -40,14 +41,14 @@ class AtomicDecoder(StructureDecoder):
         self,
         z_dim: int,
         reference: Tensor,
-        weights: Tensor,
+        scatterers: Scatterers | BeadScatterers,
         *,
         hidden: Sequence[int] = (32, 64, 128, 256, 512),
         activation: Activation = "relu",
         scale: float = 1.0,
         initial: float = 0.1,
     ) -> None:
-        super().__init__(z_dim, reference, weights)
+        super().__init__(z_dim, reference, scatterers)
         self.network = mlp(z_dim, hidden, 3 * len(reference), activation)
         self.scale = scale
         shrink_(cast(nn.Linear, self.network[-1]), initial)

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cryoscape.models.centroids import ResidueCentroids
+from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import gaussians
 
 
@@ -23,26 +23,23 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class AtomicScene:
-    """A batch of conformations as weighted points.
+    """A batch of conformations.
 
     Parameters
     ----------
     coords : Tensor, shape (B, N, 3)
         Beads in the world frame (origin at the box centre), Angstrom.
-    weights : Tensor, shape (N,)
-        Electrons of each residue, divided by their sum.
-    centroids : ResidueCentroids, optional
-        Where the residues scatter from; the beads themselves by default.
+    scatterers : Scatterers or BeadScatterers
+        Where they scatter from, and how strongly.
     """
 
     coords: Tensor
-    weights: Tensor
-    centroids: ResidueCentroids | None = None
+    scatterers: Scatterers | BeadScatterers
 
     def project(self, rotations: Tensor, box: int, pixel_size: float) -> Tensor:
         """Structure factors (B, box, box // 2 + 1), without envelope: the likelihood's gain carries it."""
-        points = self.coords if self.centroids is None else self.centroids(self.coords)
-        return gaussians.project_fourier(points, self.weights, rotations, box, pixel_size)
+        points = self.scatterers(self.coords)
+        return gaussians.project_fourier(points, self.scatterers.weights, rotations, box, pixel_size)
 
 
 class Decoder(nn.Module, ABC):
@@ -66,21 +63,17 @@ class StructureDecoder(Decoder):
     ----------
     reference : Tensor, shape (N, 3)
         World frame, Angstrom.
-    weights : Tensor, shape (N,)
-        Adds up to 1.
-    centroids : ResidueCentroids or None
-        Set by the assembler where residues scatter from their centre of electrons.
+    scatterers : Scatterers or BeadScatterers
+        Where the residues scatter from.
     """
 
     reference: Tensor
-    weights: Tensor
 
-    def __init__(self, z_dim: int, reference: Tensor, weights: Tensor) -> None:
+    def __init__(self, z_dim: int, reference: Tensor, scatterers: Scatterers | BeadScatterers) -> None:
         super().__init__()
         self.z_dim = z_dim
-        self.centroids: ResidueCentroids | None = None
         self.register_buffer("reference", reference.float())
-        self.register_buffer("weights", (weights / weights.sum()).float())
+        self.scatterers = scatterers
 
     @abstractmethod
     def coordinates(self, z: Tensor) -> Tensor:
@@ -92,4 +85,4 @@ class StructureDecoder(Decoder):
 
     def scene(self, coords: Tensor) -> AtomicScene:
         """Conformations (B, N, 3) as a scene."""
-        return AtomicScene(coords, self.weights, self.centroids)
+        return AtomicScene(coords, self.scatterers)

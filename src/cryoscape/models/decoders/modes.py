@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.networks import Activation, mlp, shrink_
+from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics.rotations import small_rotation
 
 
@@ -22,7 +23,7 @@ class ModesDecoder(StructureDecoder):
 
     Parameters
     ----------
-    z_dim, reference, weights
+    z_dim, reference, scatterers
         As in `StructureDecoder`.
     modes : Tensor, shape (K, N, 3)
         Orthonormal displacement patterns.
@@ -38,14 +39,14 @@ class ModesDecoder(StructureDecoder):
         self,
         z_dim: int,
         reference: Tensor,
-        weights: Tensor,
+        scatterers: Scatterers | BeadScatterers,
         modes: Tensor,
         *,
         hidden: Sequence[int] = (32, 64, 128, 256, 512),
         activation: Activation = "relu",
         rigid: bool = True,
     ) -> None:
-        super().__init__(z_dim, reference, weights)
+        super().__init__(z_dim, reference, scatterers)
         # Unit amplitude = 1 A root mean square over the residues, so that amplitudes read in Angstrom.
         scaled = modes.float() * modes.shape[1] ** 0.5
         self.register_buffer("modes", scaled)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.networks import Activation, mlp, shrink_
+from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.structures import segments
 from cryoscape.structures.segments import Segments
 
@@ -24,7 +25,7 @@ class SegmentsDecoder(StructureDecoder):
 
     Parameters
     ----------
-    z_dim, reference, weights
+    z_dim, reference, scatterers
         As in `StructureDecoder`.
     division : Segments
         Where the segments start from.
@@ -42,14 +43,14 @@ class SegmentsDecoder(StructureDecoder):
         self,
         z_dim: int,
         reference: Tensor,
-        weights: Tensor,
+        scatterers: Scatterers | BeadScatterers,
         division: Segments,
         *,
         hidden: Sequence[int] = (512, 512),
         activation: Activation = "leaky_relu",
         temperature: float = segments.TAU,
     ) -> None:
-        super().__init__(z_dim, reference, weights)
+        super().__init__(z_dim, reference, scatterers)
         self.temperature = temperature
         self.register_buffer("position", division.position.clone())
         self.register_buffer("chain", division.chain.clone())
