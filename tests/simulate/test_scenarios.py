@@ -7,12 +7,13 @@ import pytest
 
 from cryoscape.errors import InputError
 from cryoscape.progress import Silent
-from cryoscape.simulate.atoms import read_atoms, residue_electrons, write_atoms
+from cryoscape.simulate.atoms import read_atoms, write_atoms
 from cryoscape.simulate.domains import find_arm, thinnest_cut, turned, turning_axis
 from cryoscape.simulate.hinge import DOMAIN_LENGTH, LINKER_LENGTH, hinge_protein
 from cryoscape.simulate.imaging import exact_counts
 from cryoscape.simulate.options import SimulationOptions
 from cryoscape.simulate.scenarios import build_scenario, double_well_populations
+from cryoscape.structures.composition import residue_electrons
 from cryoscape.structures.ensemble import write_ensemble
 
 

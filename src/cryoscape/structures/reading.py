@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cryoscape.errors import InputError
 from cryoscape.structures.atom_table import READ_REMEDY, AtomTable, load_atoms
 from cryoscape.structures.atomic_model import AMINO, NUCLEOTIDE
+from cryoscape.structures.composition import residue_electrons
 
 _WATER, _OTHER, _UNKNOWN = 2, 3, -1
 # Old files write a star for the prime of the sugar.
@@ -312,8 +313,11 @@ def _assemble(
     place[group[bead]] = np.arange(len(bead))
     heavy = np.flatnonzero(place[group] >= 0)
     owner = place[group[heavy]]
-    electrons = atoms.electrons[heavy]
+    electrons = atoms.electrons[heavy].copy()
     chosen = atoms.take(bead)
+    # A residue of which the file holds the bead alone scatters as the whole residue.
+    lone = np.flatnonzero(np.bincount(owner, minlength=len(bead))[owner] == 1)
+    electrons[lone] = [residue_electrons(name) for name in chosen.residue[owner[lone]].tolist()]
     return Polymer(
         coords=chosen.coords.astype(np.float32),
         weights=np.bincount(owner, electrons, minlength=len(bead)).astype(np.float32),

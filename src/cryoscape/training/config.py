@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Features = Literal["image", "score", "field", "image+score", "score+field", "image+score+field"]
 Network = Literal["mlp", "residual", "cnn"]
 Activation = Literal["relu", "silu", "gelu", "leaky_relu"]
 Positive = Annotated[float, Field(gt=0)]
@@ -41,7 +42,7 @@ class DataConfig(Section):
 class EncoderConfig(Section):
     """How an image is turned into a posterior."""
 
-    kind: Literal["image", "score", "field", "image+score", "score+field", "image+score+field"] = "score"
+    kind: Features = "score+field"
     """What the encoder sees; see `cryoscape.models.features`."""
     network: Network = "mlp"
     hidden: tuple[int, ...] = (512, 256, 128, 64)
