@@ -22,6 +22,9 @@ from torch import Tensor
 from cryoscape.physics.resolution import radial_average, volume_shells
 from cryoscape.physics.slices import half_plane, interpolation_envelope, invert_volume, trilinear_corners
 
+POINTS = 50_000
+"""Fourier coefficients inserted at a time: their tables of eight neighbours take about 10 MB."""
+
 
 @dataclass(frozen=True)
 class SliceBatch:
@@ -128,8 +131,21 @@ class BackProjector:
         Parameters
         ----------
         batch : SliceBatch
-            Batches of about 100 images keep the temporary tables small.
+            Any number of images; they are worked off in parts that fit in a processor's cache.
         """
+        n = max(1, POINTS // len(self.index))
+        for part in torch.arange(len(batch.coefficients)).split(n):
+            self._insert(
+                SliceBatch(
+                    batch.coefficients[part],
+                    batch.transfer[part],
+                    batch.rotations[part],
+                    batch.halves[part],
+                    None if batch.weights is None else batch.weights[part],
+                )
+            )
+
+    def _insert(self, batch: SliceBatch) -> None:
         device = self.sums.device
         x = batch.coefficients.to(device).flatten(1)[:, self.index] * self.scale
         c = batch.transfer.to(device).flatten(1)[:, self.index]

@@ -57,8 +57,8 @@ def choose_band(
 ) -> Band:
     """The band of a run.
 
-    The correlation of map and model is divided by what noise leaves of it, sqrt(2 F / (1 + F)), so that it tells
-    about the model and not about the size of the sample. The band ends where nothing is left of that
+    The correlation of map and model is divided by what noise leaves of it, sqrt(2 F / (1 + F)), so that it
+    tells about the model and not about the size of the sample. The band ends where nothing is left of that
     (0.143): a consensus of moving parts agrees with any one conformation less and less, and images
     still hold signal there. Where noise hides the end, the band goes to the limit of one bead a residue.
 

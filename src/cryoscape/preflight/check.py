@@ -1,4 +1,4 @@
-"""The pre-flight check: do images, poses, CTF and model belong together?"""
+"""The pre-flight check of whether images, poses, CTF and model belong together."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 SCORING_BOX = 64
 """Side of the box in which readings of the model are compared: low resolution first."""
+
+MAP_FITS = 0.2
+"""Correlation over the shells with signal from which on a map given by the user belongs to the particles."""
 
 OUTSIDE = 0.05
 """Part of the residues that may lie outside the box in a frame worth trying."""
@@ -73,9 +76,9 @@ def preflight(
 ) -> PreflightReport:
     """Back-project a sample of the particles and find how the input must be read.
 
-    Tried are the data's sign, the frame of the model (box corner, box centre, centre of mass, the map's header,
-    any translation), its mirror images, and the poses as read, transposed, or with other shifts. A model
-    that is correlated no better than when it is turned at random does not fit.
+    Tried are the data's sign, the frame of the model (box corner, box centre, centre of mass, the map's
+    header, any translation), its mirror images, and the poses as read, transposed, or with other shifts. A
+    model that is correlated no better than when it is turned at random does not fit.
 
     Parameters
     ----------
@@ -224,13 +227,19 @@ def _interpret(
 def _judge_map(score: DensityScore, volume: Map) -> tuple[int, list[str]]:
     """Sign of the images relative to the user's map (0 where they do not correlate), and remarks."""
     density = density_on_grid(volume, score.box, score.voxel_size)
-    value = score.score(score.correlations(score.transform(density)))
-    flipped = score.score(score.correlations(score.transform(density.flip(0).roll(1, 0))))
-    if max(abs(value), abs(flipped)) < 0.2:
-        return 0, [f"the map does not belong to these particles: their correlation is {value:.2f}"]
-    if abs(flipped) > abs(value):
-        return int(np.sign(flipped)), ["the map is the mirror image of what the poses give"]
-    return int(np.sign(value)), [f"the map correlates with the back-projection: {value:.2f}"]
+    found = {}
+    for hand, factors in HANDS.items():
+        axes = [2 - i for i in range(3) if factors[i] < 0]
+        mirrored = density.flip(axes).roll([1] * len(axes), axes) if axes else density
+        found[hand] = score.score(score.correlations(score.transform(mirrored)))
+    hand = max(found, key=lambda h: abs(found[h]))
+    if abs(found[hand]) < MAP_FITS:
+        return 0, [f"the map does not belong to these particles: their correlation is {found[AS_READ]:.2f}"]
+    if hand != AS_READ and abs(found[hand]) > 1.2 * abs(found[AS_READ]):
+        return int(np.sign(found[hand])), [f"the map is the structure behind the poses {hand}"]
+    return int(np.sign(found[AS_READ])), [
+        f"the map correlates with the back-projection: {abs(found[AS_READ]):.2f}"
+    ]
 
 
 def _frames(

@@ -17,6 +17,9 @@ from cryoscape.preflight.working_set import WorkingSet
 POSE_SAMPLE = 1000
 """Particles behind the comparison of pose readings."""
 
+POSE_BOX = 64
+"""Side of the working box in that comparison, at most."""
+
 
 def two_halves(working: WorkingSet, seed: int) -> WorkingSet:
     """The working set, split at random where the table leaves one half with fewer than a fifth."""
@@ -61,7 +64,7 @@ def best_poses(working: WorkingSet) -> str:
     """The reading of the poses under which the halves of the data predict each other best.
 
     No model is needed: the cross-validated signal energy (see `evidence.weigh_map`) of a right reading is far
-    above that of a wrong one. Another reading must gain a tenth, and five standard deviations of the noise.
+    above that of a wrong one. Another reading must gain 3 %, and five standard deviations of the noise.
 
     Parameters
     ----------
@@ -78,17 +81,18 @@ def best_poses(working: WorkingSet) -> str:
         if abs(working.image_pixel_size - 1) > 0.05:
             readings += [TOO_SMALL, TOO_LARGE]
     n = min(POSE_SAMPLE, len(working))
+    working = working.cropped(POSE_BOX)
     found = {r: consensus(with_poses(working, r), n)[1] for r in readings}
     last = max(e.last_shell for e in found.values())
     nats = {r: n * float(e.signal_nats[1 : last + 1].sum()) for r, e in found.items()}
     cells = int((volume_shells(working.box) <= last).sum())
     best = max(nats, key=lambda r: nats[r])
     gain = nats[best] - nats[AS_READ]
-    return best if gain > 0.1 * abs(nats[AS_READ]) and gain > 5 * cells**0.5 else AS_READ
+    return best if gain > 0.03 * abs(nats[AS_READ]) and gain > 5 * cells**0.5 else AS_READ
 
 
 def density_sign(evidence: MapEvidence, resolution: float) -> int:
-    """Sign of the protein from the shape of the map: compact density on a flat background is skewed to its side.
+    """Sign of the protein from the shape of the map: compact density on a flat background is skewed.
 
     Parameters
     ----------

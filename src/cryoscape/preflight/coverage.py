@@ -23,9 +23,9 @@ def orientation_efficiency(
 ) -> float:
     """How evenly the views measure Fourier space: 1 for uniform views, towards 0 for a single one.
 
-    A view along d measures the directions q at right angles to it. With s(q) the share of views that measure q,
-    relative to uniform views, the noise of a map is proportional to the mean of 1 / s; the efficiency is the
-    inverse of that mean (directions without any view count as a twentieth).
+    A view along d measures the directions q at right angles to it. With s(q) the share of views that measure
+    q, relative to uniform views, the noise of a map is proportional to the mean of 1 / s; the efficiency is
+    the inverse of that mean (directions without any view count as a twentieth).
 
     Parameters
     ----------

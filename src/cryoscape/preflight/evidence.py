@@ -54,7 +54,7 @@ class MapEvidence:
     def nats_per_image(self) -> float:
         """Signal energy of one image over twice the noise variance, up to where the half maps part.
 
-        The likelihood ratio between the consensus and nothing. What differs between conformations is not in it.
+        The likelihood of the consensus over nothing. What differs between conformations is not in it.
         """
         return float(self.signal_nats[1 : self.last_shell + 1].sum())
 
@@ -75,8 +75,8 @@ def image_ring_counts(box: int) -> Tensor:
 def weigh_map(sums: Accumulated, noise_power: Tensor, image_scale: float) -> MapEvidence:
     """Half-map correlation, noise and signal of a back-projection.
 
-    The signal's energy is <N_1, N_2 / W_2> + <N_2, N_1 / W_1>: each half predicts the other, so noise does not
-    count as signal.
+    The signal's energy is <N_1, N_2 / W_2> + <N_2, N_1 / W_1>: each half predicts the other, so noise does
+    not count as signal.
 
     Parameters
     ----------
@@ -168,36 +168,6 @@ class DensityScore:
     def score(self, curve: Tensor) -> float:
         """Mean of a correlation curve over the shells that hold signal, -1 to 1; 0 where none does."""
         return float((self.shell_weight * curve).sum() / self.shell_weight.sum().clamp(min=1e-12))
-
-    def explained_nats(
-        self, transform: Tensor, noise_power: Tensor, image_scale: float, *, sign: int = 1
-    ) -> float:
-        """Log-likelihood that a density adds over an empty map, with the best non-negative gain in every shell.
-
-        sum over shells of max(sign * dot, 0)^2 / (2 s2 <Y, W Y>), for all images together: comparable between
-        back-projections of the same images with different poses.
-
-        Parameters
-        ----------
-        transform : Tensor, shape (box, box, box // 2 + 1)
-            Of the density, in place.
-        noise_power : Tensor, shape (M // 2 + 1,)
-            s2 per ring, unitary units.
-        image_scale : float
-            Continuous units per unitary unit.
-        sign : int
-            Of the data.
-
-        Returns
-        -------
-        float
-            Nats.
-        """
-        inner = slice(1, self.box // 2)
-        dot = sign * shell_sum((self.numerator * transform.conj()).real)[inner]
-        norm = shell_sum(self.weight * transform.abs().square())[inner]
-        noise = noise_power[inner] * image_scale**2
-        return float((dot.clamp(min=0).square() / (2 * noise * norm.clamp(min=1e-300))).sum())
 
     def best_shift(self, transform: Tensor, *, sign: int = 1) -> tuple[Tensor, float]:
         """The translation of a density that scores best, among all voxels of the box.

@@ -26,8 +26,8 @@ HANDS: dict[str, tuple[float, float, float]] = {
     "mirrored in x": (-1.0, 1.0, 1.0),
     "mirrored in y": (1.0, -1.0, 1.0),
 }
-"""What the structure behind the poses is, as axis factors on the model's world coordinates. Mirrors in different
-planes differ by half turns: maps are flipped in any of them, and the model is fitted to what came out."""
+"""What the structure behind the poses is, as axis factors on the model's world coordinates. Mirrors in
+different planes differ by half turns: maps are flipped in any of them, and models fitted to what came out."""
 
 FIT, DOUBT = 5.0, 3.5
 """Standard deviations above randomly turned models: from `FIT` on a model fits, below `DOUBT` it does not."""
@@ -142,9 +142,11 @@ class ModelReader:
                 shift, value = self.score.best_shift(self.mirrors[hand], sign=sign)
                 trials.append((value, sign, hand, self.centre - shift.numpy() * np.asarray(factors)))
         value, sign, hand, offset = max(trials, key=lambda t: t[0])
+        # The null has the same freedom: each turned model is put where it correlates best.
+        null = [self.score.best_shift(t, sign=sign)[1] for t in self.turned]
+        z = (value - float(np.mean(null))) / max(float(np.std(null, ddof=1)), 1e-9)
         place = (float(offset[0]), float(offset[1]), float(offset[2]))
-        mean, sd = self.null(place)
-        return _candidate("moved", hand, place, sign * value, mean, sd)
+        return Candidate("moved", hand, sign, place, value, z)
 
 
 def _candidate(
@@ -158,9 +160,9 @@ def _candidate(
 def choose(candidates: list[Candidate], moved: Candidate) -> tuple[Candidate, tuple[str, ...]]:
     """The reading to go on with.
 
-    The convention of files wins over a slightly better correlation: a frame earlier in the list is kept if it
-    reaches three quarters of the best score, and the hand as read if it is within two standard deviations, since a
-    model of another conformation may correlate best a little beside its true place.
+    The convention of files wins over a slightly better correlation: a frame earlier in the list is kept if
+    it reaches three quarters of the best score, and the hand as read if it is within two standard deviations,
+    since a model of another conformation may correlate best a little beside its true place.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ POSE_REMEDIES = {
     TRANSPOSED: "Convert the poses again: each rotation should be the inverse of what the table holds.",
     OTHER_SIGN: "Change the sign of the shifts in the table.",
     TOO_SMALL: "Multiply the shifts by the pixel size, or name their columns rlnOriginX and rlnOriginY.",
-    TOO_LARGE: "Divide the shifts by the pixel size, or name their columns rlnOriginXAngst and rlnOriginYAngst.",
+    TOO_LARGE: "Divide the shifts by the pixel size, or name their columns rlnOriginXAngst, rlnOriginYAngst.",
 }
 
 
@@ -145,15 +145,16 @@ class PreflightReport:
         Raises
         ------
         InputError
-            If nothing correlates, or the poses would have to be read in another way, or belong to the mirror image.
+            If nothing correlates, the poses would have to be read in another way, or they belong to the
+            mirror image.
         """
         if self.poses != AS_READ:
             raise InputError(f"the poses look wrong: {self.poses}", remedy=POSE_REMEDIES[self.poses])
         if self.verdict == MISFIT:
             raise InputError(
                 "poses, CTF or model do not fit these images",
-                remedy="Check that the model is docked in the map of these particles and that the table comes from "
-                "their last refinement; go on with --force.",
+                remedy="Check that the model is docked in the map of these particles and that the table "
+                "comes from their last refinement; go on with --force.",
             )
         if self.hand != AS_READ:
             raise InputError(
@@ -165,8 +166,8 @@ class PreflightReport:
     def apply(self, particles: Particles) -> Particles:
         """The particles read as the check found them: sign, hand and poses.
 
-        A mirrored structure M x seen in pose A projects like x seen in S A M, with S the mirror of the viewing
-        axis, so the model stays as it is and the poses change.
+        A mirrored structure M x seen in pose A projects like x seen in S A M, with S the mirror of the
+        viewing axis, so the model stays as it is and the poses change.
 
         Parameters
         ----------
@@ -259,7 +260,7 @@ class PreflightReport:
         text = {
             FITS: f"the model fits: correlation {self.score:.2f}, {self.z:.0f} sd above random turns of it",
             DOUBTFUL: f"the model fits doubtfully: {self.z:.1f} sd above random turns of it",
-            MISFIT: f"nothing correlates: the best reading is {self.z:.1f} sd above random turns of the model",
+            MISFIT: f"nothing correlates: the best reading is {self.z:.1f} sd above random turns",
         }[self.verdict]
         where = ", ".join(f"{v:.2f}" for v in self.offset)
         names = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,7 @@ class WorkingSet:
     Attributes
     ----------
     coefficients : Tensor, shape (n, M, M // 2 + 1), complex64
-        Unitary, cropped to the working box, *not* recentred, so that other readings of the shifts can be tried.
+        Unitary, cropped to the working box, *not* recentred: other readings of the shifts can be tried.
     transfer : Tensor, shape (n, M, M // 2 + 1), float32
         Contrast transfer functions.
     rotations : Tensor, shape (n, 3, 3), float32
@@ -47,8 +47,8 @@ class WorkingSet:
     background_sd : Tensor, shape (n,), float32
         Standard deviation of the pixels outside the inscribed circle of each image.
     noise_power : Tensor, shape (M // 2 + 1,), float64
-        s2, the mean |X|^2 of the background in each ring, from the pixels outside the particle; of whole images
-        where those are blank.
+        s2, the mean |X|^2 of the background in each ring, from the pixels outside the particle; of whole
+        images where those are blank.
     masked : bool
         The stored images are blank outside the particle.
     pixel_size : float
@@ -85,6 +85,18 @@ class WorkingSet:
     def image_scale(self) -> float:
         """Continuous units of a Fourier coefficient in one unitary unit."""
         return self.image_box * self.image_pixel_size**2
+
+    def cropped(self, box: int) -> WorkingSet:
+        """The same at lower resolution, in an even box of at most this side."""
+        if box >= self.box:
+            return self
+        return replace(
+            self,
+            coefficients=fourier.crop(self.coefficients, box),
+            transfer=fourier.crop(self.transfer, box),
+            noise_power=self.noise_power[: box // 2 + 1],
+            pixel_size=self.pixel_size * self.box / box,
+        )
 
     def batches(
         self, rotations: Tensor | None = None, shifts: Tensor | None = None, *, limit: int | None = None
