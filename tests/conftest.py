@@ -21,3 +21,5 @@ def _reproducible():
         torch = sys.modules["torch"]
         torch.set_num_threads(1)
         torch.manual_seed(0)
+        # Training flushes denormals for the whole process; other tests count on them.
+        torch.set_flush_denormal(False)
