@@ -92,15 +92,16 @@ def voxelise(coords: Tensor, weights: Tensor, sigma: float, box: int, pixel_size
     return volume.reshape(box, box, box)
 
 
-def _trig_table(angles: Tensor, n: int) -> Tensor:
-    """cos(m a) for m = 0 .. n - 1 above sin(m a): (B, N) -> (B, 2 n, N).
+def _trig_table(angles: Tensor, n: int, amplitude: Tensor | None = None) -> Tensor:
+    """w cos(m a) for m = 0 .. n - 1 above w sin(m a): (B, N) -> (B, 2 n, N).
 
     Built by doubling, (cos, sin)((m + s) a) from (cos, sin)(m a) and (cos, sin)(s a), which costs a few
     multiplications an entry where the library's sine costs tens; the error grows with log2(n) only.
     """
     table = angles.new_empty(angles.shape[0], 2 * n, angles.shape[1])
     cos, sin = table[:, :n], table[:, n:]
-    cos[:, 0], sin[:, 0] = 1.0, 0.0
+    cos[:, 0] = 1.0 if amplitude is None else amplitude
+    sin[:, 0] = 0.0
     filled = 1
     while filled < n:
         step = min(filled, n - filled)
@@ -125,8 +126,9 @@ class _FourierProjection(torch.autograd.Function):
     def forward(ctx: Any, view: Tensor, weights: Tensor, box: int, step: float) -> Tensor:
         n = box // 2 + 1
         angles = 2 * torch.pi * step * view
-        tx, ty = _trig_table(angles[..., 0], n), _trig_table(angles[..., 1], n)
-        products = torch.bmm(ty * weights[..., None, :], tx.transpose(1, 2))
+        # The weights ride on the y table, where they cost one row instead of a pass over a table.
+        tx, ty = _trig_table(angles[..., 0], n), _trig_table(angles[..., 1], n, weights)
+        products = torch.bmm(ty, tx.transpose(1, 2))
         ctx.save_for_backward(tx, ty, weights)
         ctx.step = step
         cc, cs = products[:, :n, :n], products[:, :n, n:]
@@ -143,33 +145,45 @@ class _FourierProjection(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tx, ty, weights = ctx.saved_tensors
-        n = tx.shape[1] // 2
-        real, imag = torch.view_as_real(grad).unbind(-1)
-        g = tx.new_zeros(tx.shape[0], 2 * n, 2 * n)
-        up_r, up_i = real[:, : n - 1], imag[:, : n - 1]
-        down_r, down_i = real[:, n - 1 :].flip(1), imag[:, n - 1 :].flip(1)
-        g[:, : n - 1, :n] += up_r
-        g[:, n : 2 * n - 1, n:] -= up_r
-        g[:, : n - 1, n:] -= up_i
-        g[:, n : 2 * n - 1, :n] -= up_i
-        g[:, 1:n, :n] += down_r
-        g[:, n + 1 :, n:] += down_r
-        g[:, n + 1 :, :n] += down_i
-        g[:, 1:n, n:] -= down_i
-        grad_ty = torch.bmm(g, tx)
-        order = torch.arange(n, dtype=tx.dtype, device=tx.device)[:, None] * (2 * torch.pi * ctx.step)
-        grad_weights = None
+        g = _product_gradient(grad, tx.shape[1] // 2)
+        grad_view = grad_weights = None
+        if ctx.needs_input_grad[0]:
+            # d cos(m a) = -m sin(m a), d sin(m a) = m cos(m a): rows of g are swapped and scaled first,
+            # which is cheaper than doing so to the tables.
+            scale = 2 * torch.pi * ctx.step
+            grad_x = (tx * torch.bmm(_turned(g.transpose(1, 2), scale), ty)).sum(1)
+            grad_y = (ty * torch.bmm(_turned(g, scale), tx)).sum(1)
+            grad_view = torch.stack([grad_x, grad_y], dim=-1)
         if ctx.needs_input_grad[1]:
-            grad_weights = (grad_ty * ty).sum(1)
+            safe = torch.where(weights == 0, torch.ones_like(weights), weights)
+            grad_weights = (ty * torch.bmm(g, tx)).sum(1) / safe
             if weights.dim() == 1:
                 grad_weights = grad_weights.sum(0)
-        grad_view = None
-        if ctx.needs_input_grad[0]:
-            grad_y = (order * (ty[:, :n] * grad_ty[:, n:] - ty[:, n:] * grad_ty[:, :n])).sum(1) * weights
-            grad_tx = torch.bmm(g.transpose(1, 2), ty)
-            grad_x = (order * (tx[:, :n] * grad_tx[:, n:] - tx[:, n:] * grad_tx[:, :n])).sum(1) * weights
-            grad_view = torch.stack([grad_x, grad_y], dim=-1)
         return grad_view, grad_weights, None, None
+
+
+def _product_gradient(grad: Tensor, n: int) -> Tensor:
+    """Gradient of the table product (B, 2 n, 2 n) from that of the coefficients (B, box, n)."""
+    real, imag = torch.view_as_real(grad).unbind(-1)
+    g = real.new_zeros(grad.shape[0], 2 * n, 2 * n)
+    up_r, up_i = real[:, : n - 1], imag[:, : n - 1]
+    down_r, down_i = real[:, n - 1 :].flip(1), imag[:, n - 1 :].flip(1)
+    g[:, : n - 1, :n] += up_r
+    g[:, n : 2 * n - 1, n:] -= up_r
+    g[:, : n - 1, n:] -= up_i
+    g[:, n : 2 * n - 1, :n] -= up_i
+    g[:, 1:n, :n] += down_r
+    g[:, n + 1 :, n:] += down_r
+    g[:, n + 1 :, :n] += down_i
+    g[:, 1:n, n:] -= down_i
+    return g
+
+
+def _turned(g: Tensor, scale: float) -> Tensor:
+    """Rows (cos block, sin block) -> scale * m * (sin block, -cos block), for the derivative in the angle."""
+    n = g.shape[1] // 2
+    order = torch.arange(n, dtype=g.dtype, device=g.device)[:, None] * scale
+    return torch.cat([g[:, n:] * order, g[:, :n] * -order], dim=1)
 
 
 def project_fourier(
