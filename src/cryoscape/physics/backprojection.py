@@ -207,7 +207,7 @@ def solve(accumulated: Accumulated, *, floor: float = 0.05, gridding: bool = Tru
     if gridding:
         envelope = interpolation_envelope(accumulated.box, device=maps[0].device)
         maps = [m / envelope for m in maps]
-    return Volumes(*maps, accumulated.voxel_size, accumulated.count)
+    return Volumes(maps[0], maps[1], maps[2], accumulated.voxel_size, accumulated.count)
 
 
 def _divide(numerator: Tensor, denominator: Tensor, floor: float) -> Tensor:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SCORING_BOX = 64
 """Side of the box in which readings of the model are compared: low resolution first."""
 
-MAP_FITS = 0.2
+MAP_FITS = 0.4
 """Correlation over the shells with signal from which on a map given by the user belongs to the particles."""
 
 OUTSIDE = 0.05
@@ -231,7 +231,7 @@ def _judge_map(score: DensityScore, volume: Map) -> tuple[int, list[str]]:
     for hand, factors in HANDS.items():
         axes = [2 - i for i in range(3) if factors[i] < 0]
         mirrored = density.flip(axes).roll([1] * len(axes), axes) if axes else density
-        found[hand] = score.score(score.correlations(score.transform(mirrored)))
+        found[hand] = score.score(score.correlations(score.density(mirrored)))
     hand = max(found, key=lambda h: abs(found[h]))
     if abs(found[hand]) < MAP_FITS:
         return 0, [f"the map does not belong to these particles: their correlation is {found[AS_READ]:.2f}"]
@@ -286,4 +286,4 @@ def _curve(sums: Accumulated, evidence: MapEvidence, model: AtomicModel, winner:
         score.box,
         score.voxel_size,
     )
-    return score.correlations(score.transform(density))
+    return score.correlations(score.density(density))

@@ -107,6 +107,22 @@ def weigh_map(sums: Accumulated, noise_power: Tensor, image_scale: float) -> Map
     return MapEvidence(volumes, half_fsc, energy / (2 * noise_power), energy / rings, noise_power)
 
 
+@dataclass(frozen=True)
+class Density:
+    """A density ready to be scored.
+
+    Attributes
+    ----------
+    transform : Tensor, shape (box, box, box // 2 + 1)
+        Continuous Fourier transform, complex.
+    power : Tensor, shape (box // 2 + 1,)
+        <Y, W Y> of each shell.
+    """
+
+    transform: Tensor
+    power: Tensor
+
+
 class DensityScore:
     """How well densities fit a back-projection, shell by shell.
 
@@ -134,48 +150,55 @@ class DensityScore:
         half = evidence.half_fsc[: box // 2]
         counts = torch.bincount(self.shells.reshape(-1)).double()[: box // 2]
         # The best weights of Stouffer's sum: expected correlation over its variance under the null.
-        self.shell_weight = reference_correlation(half) * counts
-        self.shell_weight[0] = 0.0
+        expected = reference_correlation(half)
+        expected[0] = 0.0
+        weight = expected * counts
+        self.shell_weight = weight / (weight * expected).sum().clamp(min=1e-12)
 
-    def transform(self, density: Tensor) -> Tensor:
-        """Transform of a map as the back-projection would show it (with the interpolation envelope)."""
-        return transform_volume(density * self.envelope, self.voxel_size)
+    def density(self, density: Tensor) -> Density:
+        """A map (box, box, box) as the back-projection would show it (with the interpolation envelope)."""
+        transform = transform_volume(density * self.envelope, self.voxel_size)
+        return Density(transform, shell_sum(self.weight * transform.abs().square()))
 
-    def at(self, transform: Tensor, shift: Tensor) -> Tensor:
-        """The transform of the density moved by a vector (3,) in Angstrom."""
+    def moved(self, density: Density, shift: Tensor) -> Density:
+        """The density moved by a vector (x, y, z) in Angstrom, shape (3,)."""
         k = torch.fft.fftfreq(self.box, d=self.voxel_size)
-        kx = k[: self.box // 2 + 1].abs()
-        angle = k[:, None, None] * shift[2] + k[:, None] * shift[1] + kx * shift[0]
-        return transform * torch.polar(torch.ones_like(angle), -2 * torch.pi * angle)
+        angle = -2 * torch.pi * k[:, None] * shift.to(k.dtype)
+        x, y, z = torch.polar(torch.ones_like(angle), angle).unbind(-1)
+        # The last plane stands for +Nyquist in a half-space and -Nyquist in a full axis; no shell holds it.
+        transform = density.transform * z[:, None, None] * y[:, None] * x[: self.box // 2 + 1]
+        return Density(transform, density.power)
 
-    def correlations(self, transform: Tensor) -> Tensor:
+    def correlations(self, density: Density) -> Tensor:
         """Correlation of map and density per shell, each coefficient weighted by how well it is measured.
 
         Parameters
         ----------
-        transform : Tensor, shape (box, box, box // 2 + 1)
-            From `transform`.
+        density : Density
 
         Returns
         -------
         Tensor, shape (box // 2,), float64
         """
-        dot = shell_sum((self.numerator * transform.conj()).real)
-        power = shell_sum(self.weight * transform.abs().square()) * self.map_power
+        dot = shell_sum((self.numerator * density.transform.conj()).real)
+        power = density.power * self.map_power
         curve = torch.where(power > 0, dot / power.clamp(min=1e-300).sqrt(), torch.zeros_like(dot))
         return curve[: self.box // 2]
 
     def score(self, curve: Tensor) -> float:
-        """Mean of a correlation curve over the shells that hold signal, -1 to 1; 0 where none does."""
-        return float((self.shell_weight * curve).sum() / self.shell_weight.sum().clamp(min=1e-12))
+        """Mean correlation over the shells that hold signal, relative to that of the noise-free map.
 
-    def best_shift(self, transform: Tensor, *, sign: int = 1) -> tuple[Tensor, float]:
+        1 for a perfect density (noise may carry it a little beyond), 0 where no shell holds signal.
+        """
+        return float((self.shell_weight * curve).sum())
+
+    def best_shift(self, density: Density, *, sign: int = 1) -> tuple[Tensor, float]:
         """The translation of a density that scores best, among all voxels of the box.
 
         Parameters
         ----------
-        transform : Tensor, shape (box, box, box // 2 + 1)
-            Of the centred density.
+        density : Density
+            About the box centre.
         sign : int
             -1 to look for the strongest negative correlation.
 
@@ -186,13 +209,12 @@ class DensityScore:
         score : float
             As `score`, positive for a fit with this sign.
         """
-        power = shell_sum(self.weight * transform.abs().square()) * self.map_power
+        power = density.power * self.map_power
         factor = torch.zeros_like(power)
         inner = slice(1, self.box // 2)
         factor[inner] = self.shell_weight[1:] / power[inner].clamp(min=1e-300).sqrt()
-        factor /= self.shell_weight.sum().clamp(min=1e-12)
         weight = torch.cat([factor, factor.new_zeros(1)])[self.shells.clamp(max=self.box // 2 + 1)]
-        product = (self.numerator * transform.conj() * weight * sign).to(torch.complex64)
+        product = (self.numerator * density.transform.conj() * weight * sign).to(torch.complex64)
         # Undoing the centre sign of both factors leaves none, so the zero shift is element (0, 0, 0).
         surface = torch.fft.irfftn(product, s=(self.box,) * 3, norm="forward")
         place = torch.tensor(torch.unravel_index(surface.argmax(), surface.shape))

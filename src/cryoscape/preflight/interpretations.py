@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cryoscape.physics.gaussians import voxelise
 from cryoscape.physics.rotations import random_rotations
-from cryoscape.preflight.evidence import DensityScore
+from cryoscape.preflight.evidence import Density, DensityScore
 
 HANDS: dict[str, tuple[float, float, float]] = {
     "as read": (1.0, 1.0, 1.0),
@@ -29,7 +29,7 @@ HANDS: dict[str, tuple[float, float, float]] = {
 """What the structure behind the poses is, as axis factors on the model's world coordinates. Mirrors in
 different planes differ by half turns: maps are flipped in any of them, and models fitted to what came out."""
 
-FIT, DOUBT = 5.0, 3.5
+FIT, DOUBT = 5.0, 4.0
 """Standard deviations above randomly turned models: from `FIT` on a model fits, below `DOUBT` it does not."""
 
 FITTED = 8.0
@@ -54,9 +54,9 @@ class Candidate:
     offset : tuple of float
         world = file coordinates - offset, Angstrom.
     score : float
-        Correlation with the map over the shells that hold signal, for this sign.
+        Correlation with the map over the shells with signal, relative to a perfect model's; for this sign.
     z : float
-        Standard deviations of that above randomly turned models.
+        Standard deviations above randomly turned models, of Fisher's transform of the score.
     """
 
     frame: str
@@ -93,25 +93,27 @@ class ModelReader:
         self.centre = np.average(np.asarray(coords, dtype=np.float64), axis=0, weights=weights)
         self.centred = torch.from_numpy(np.asarray(coords - self.centre, dtype=np.float32))
         self.sigma = max(2.0, score.voxel_size)
-        self.mirrors = {h: self._transform(self.centred * torch.tensor(HANDS[h])) for h in HANDS}
+        self._nulls: dict[tuple[int, ...], tuple[float, float]] = {}
+        self.mirrors = {h: self._density(self.centred * torch.tensor(HANDS[h])) for h in HANDS}
         generator = torch.Generator().manual_seed(seed)
         turns = random_rotations(NULLS, generator).float()
-        self.turned = [self._transform(self.centred @ turn.T) for turn in turns]
+        self.turned = [self._density(self.centred @ turn.T) for turn in turns]
 
-    def _transform(self, centred: Tensor) -> Tensor:
+    def _density(self, centred: Tensor) -> Density:
         s = self.score
-        return s.transform(voxelise(centred, self.weights, self.sigma, s.box, s.voxel_size))
+        return s.density(voxelise(centred, self.weights, self.sigma, s.box, s.voxel_size))
 
-    def place(self, hand: str, offset: tuple[float, float, float]) -> Tensor:
-        """Transform of the model read in one way."""
-        position = (self.centre - np.asarray(offset)) * np.asarray(HANDS[hand])
-        return self.score.at(self.mirrors[hand], torch.from_numpy(position).float())
+    def position(self, hand: str, offset: tuple[float, float, float]) -> Tensor:
+        """Where the centre of mass lies in the world, shape (3,), Angstrom."""
+        return torch.from_numpy((self.centre - np.asarray(offset)) * np.asarray(HANDS[hand])).float()
 
-    def null(self, offset: tuple[float, float, float]) -> tuple[float, float]:
-        """Mean and standard deviation of the score of the model turned at random in its place."""
-        place = torch.from_numpy(self.centre - np.asarray(offset)).float()
-        scores = [self.score.score(self.score.correlations(self.score.at(t, place))) for t in self.turned]
-        return float(np.mean(scores)), max(float(np.std(scores, ddof=1)), 1e-9)
+    def null(self, position: Tensor) -> tuple[float, float]:
+        """Mean and standard deviation of Fisher's z of the score of the model turned at random in a place."""
+        key = tuple(torch.round(position / self.score.voxel_size).long().tolist())
+        if key not in self._nulls:
+            moved = (self.score.moved(t, position) for t in self.turned)
+            self._nulls[key] = _moments([self.score.score(self.score.correlations(m)) for m in moved])
+        return self._nulls[key]
 
     def named(self, frames: Mapping[str, tuple[float, float, float]]) -> list[Candidate]:
         """Every frame with every hand and the better sign.
@@ -128,10 +130,11 @@ class ModelReader:
         """
         found = []
         for frame, offset in frames.items():
-            mean, sd = self.null(offset)
             for hand in HANDS:
-                value = self.score.score(self.score.correlations(self.place(hand, offset)))
-                found.append(_candidate(frame, hand, offset, value, mean, sd))
+                position = self.position(hand, offset)
+                density = self.score.moved(self.mirrors[hand], position)
+                value = self.score.score(self.score.correlations(density))
+                found.append(_candidate(frame, hand, offset, value, *self.null(position)))
         return found
 
     def moved(self) -> Candidate:
@@ -143,16 +146,26 @@ class ModelReader:
                 trials.append((value, sign, hand, self.centre - shift.numpy() * np.asarray(factors)))
         value, sign, hand, offset = max(trials, key=lambda t: t[0])
         # The null has the same freedom: each turned model is put where it correlates best.
-        null = [self.score.best_shift(t, sign=sign)[1] for t in self.turned]
-        z = (value - float(np.mean(null))) / max(float(np.std(null, ddof=1)), 1e-9)
+        mean, sd = _moments([self.score.best_shift(t, sign=sign)[1] for t in self.turned])
+        z = (_fisher(value) - mean) / sd
         place = (float(offset[0]), float(offset[1]), float(offset[2]))
         return Candidate("moved", hand, sign, place, value, z)
+
+
+def _fisher(score: float) -> float:
+    """Fisher's transform of a correlation: at low resolution random turns score 0.5 easily, never 0.98."""
+    return float(np.arctanh(np.clip(score, -0.995, 0.995)))
+
+
+def _moments(scores: list[float]) -> tuple[float, float]:
+    values = [_fisher(s) for s in scores]
+    return float(np.mean(values)), max(float(np.std(values, ddof=1)), 1e-9)
 
 
 def _candidate(
     frame: str, hand: str, offset: tuple[float, float, float], value: float, mean: float, sd: float
 ) -> Candidate:
-    z = (value - mean) / sd
+    z = (_fisher(value) - mean) / sd
     sign = 1 if z >= 0 else -1
     return Candidate(frame, hand, sign, offset, sign * value, abs(z))
 

@@ -55,7 +55,8 @@ class PreflightReport:
     sign_source : str
         "model", "map" (given), "density" (skewness of the back-projection) or "unknown".
     score, z : float or None
-        Correlation with the model over the shells with signal; standard deviations above random turns.
+        Correlation with the model over the shells with signal, relative to a perfect model's; standard
+        deviations above random turns.
     candidates : tuple of Candidate
         Every reading tried.
     band : float
@@ -283,8 +284,8 @@ class PreflightReport:
 
 
 def reread(
-    poses: str, rotations: NDArray[np.floating], shifts: NDArray[np.floating], pixel_size: float
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    poses: str, rotations: NDArray[Any], shifts: NDArray[Any], pixel_size: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rotations and shifts under another reading of the poses.
 
     Parameters

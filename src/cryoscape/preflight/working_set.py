@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryoscape.data.checks import bad_pixels
 from cryoscape.data.images import BandImages
+from cryoscape.data.particles import check_pixels
 from cryoscape.physics import fourier
 from cryoscape.physics.backprojection import SliceBatch
 from cryoscape.progress import ProgressReporter, reporter_or_silent
@@ -171,23 +173,25 @@ def load_working_set(
     """
     rows = np.random.default_rng(seed).permutation(len(particles))[:limit]
     chosen = particles.select(np.sort(rows))
-    order = np.argsort(np.argsort(rows))
+    place = torch.from_numpy(np.argsort(rows))
     box = working_box(particles.box, particles.pixel_size)
     imaging = BandImages(chosen, 2 * particles.box * particles.pixel_size / box)
     outside = _outside(particles.box)
-    coefficients = torch.empty(len(order), box, box // 2 + 1, dtype=torch.complex64)
-    transfer = torch.empty(len(order), box, box // 2 + 1)
-    background, spectra = torch.empty(len(order)), []
-    with reporter_or_silent(progress).task("read images", len(order), "images") as task:
-        for part in torch.arange(len(order)).split(64):
-            images = torch.from_numpy(chosen.images(part.numpy()))
-            coefficients[part] = fourier.crop(fourier.forward(images), box)
-            transfer[part] = imaging.ctf(part)
-            background[part] = images[:, outside == 1].std(dim=1)
+    coefficients = torch.empty(len(rows), box, box // 2 + 1, dtype=torch.complex64)
+    transfer = torch.empty(len(rows), box, box // 2 + 1)
+    background, spectra = torch.empty(len(rows)), []
+    with reporter_or_silent(progress).task("read images", len(rows), "images") as task:
+        for part in torch.arange(len(rows)).split(64):
+            pixels = chosen.images(part.numpy())
+            if bad_pixels(pixels) is not None:
+                check_pixels(chosen, part.numpy())
+            images, here = torch.from_numpy(pixels), place[part]
+            coefficients[here] = fourier.crop(fourier.forward(images), box)
+            transfer[here] = imaging.ctf(part)
+            background[here] = images[:, outside == 1].std(dim=1)
             if int(part[0]) < SPECTRUM_IMAGES:
                 spectra.append(_background_power(images, outside, box))
             task.advance(len(part))
-    shuffle = torch.from_numpy(order)
     noise_power = torch.stack(spectra).mean(0)
     # Blank corners carry less than a hundredth of the power that whole images have at high frequency.
     whole = _ring_mean(coefficients)
@@ -195,12 +199,12 @@ def load_working_set(
     if masked:
         noise_power = whole
     return WorkingSet(
-        coefficients[shuffle],
-        transfer[shuffle],
-        torch.from_numpy(np.asarray(chosen.rotations, dtype=np.float32))[shuffle],
-        torch.from_numpy(np.asarray(chosen.shifts, dtype=np.float32))[shuffle],
-        torch.from_numpy(np.asarray(chosen.half, dtype=np.int64))[shuffle],
-        background[shuffle],
+        coefficients,
+        transfer,
+        torch.from_numpy(np.asarray(particles.rotations)[rows].astype(np.float32)),
+        torch.from_numpy(np.asarray(particles.shifts)[rows].astype(np.float32)),
+        torch.from_numpy(np.asarray(particles.half)[rows].astype(np.int64)),
+        background,
         noise_power,
         masked,
         particles.box * particles.pixel_size / box,
