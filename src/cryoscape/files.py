@@ -11,51 +11,85 @@ from pathlib import Path
 
 from cryoscape.errors import InputError
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name to write to, and rename it to `path` when the block ends well.
+    """Write a file under a temporary name, then rename it to its own.
 
-    The temporary file lies in the folder of `path`, so that the rename stays within one file system,
-    and ends in the name of `path`, so that writers that look at the extension see the right one.
+    The temporary name lies in the same folder, so that the rename stays within one file system, and ends
+    like the final one, so that programs which look at the suffix write the right format. The folder is
+    made if need be. When the block ends the file is flushed to the disk and renamed; when it raises, the
+    temporary file is removed and a file already at `path` stays as it was.
 
     Parameters
     ----------
     path : path
-        The name that the finished file shall have. Its folder is created where it is missing.
+        Where the file is to be.
 
     Yields
     ------
     Path
-        The temporary name.
+        Where to write it now.
 
     Raises
     ------
     InputError
-        If the disk is full or the folder cannot be written. Nothing is left behind.
+        If the disk is full or the folder cannot be written to.
     """
-    path = Path(path)
-    temporary = path.with_name(f".partial-{secrets.token_hex(4)}-{path.name}")
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        raise InputError(reason[0], file=path, remedy=reason[1]) from error
+        with explain_os_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
     finally:
         # The folder itself may be what could not be made.
         with suppress(OSError):
             temporary.unlink()
 
 
-def _reason(error: OSError) -> tuple[str, str] | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full", "Free some space or write to another disk."
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return "the folder cannot be written", "Choose a folder that you may write to."
-    return None
+@contextmanager
+def explain_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into a message for the user.
+
+    Parameters
+    ----------
+    path : path
+        The file being written, named in the message.
+
+    Raises
+    ------
+    InputError
+        In place of the `OSError` of a full disk, a missing permission or a folder that is a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise InputError(
+                "the disk is full", file=path, remedy="Free some space or choose another output folder."
+            ) from error
+        if error.errno in _NOT_ALLOWED or isinstance(error, FileExistsError):
+            raise InputError(
+                f"cannot be written ({error.strerror})",
+                file=path,
+                remedy="Choose an output folder that you may write to.",
+            ) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some network and Windows file systems refuse to open folders; the rename stands all the same.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

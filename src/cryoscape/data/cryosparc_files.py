@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoscape.data.writing import atomic_path
 from cryoscape.errors import InputError
+from cryoscape.files import atomic_path
 
 _CSDAT = b"\x95CSDAT"
 

@@ -14,8 +14,8 @@ import numpy as np
 from mrcfile.mrcobject import MrcObject
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cryoscape.data.writing import atomic_path, explain_os_errors
 from cryoscape.errors import InputError
+from cryoscape.files import atomic_path, explain_os_errors
 
 # Voxels longer on one axis than on another by more than this fraction are no rounding.
 _ANISOTROPY = 1e-3

@@ -16,8 +16,8 @@ import numpy as np
 from gemmi import cif
 from numpy.typing import ArrayLike, NDArray
 
-from cryoscape.data.writing import atomic_path
 from cryoscape.errors import InputError
+from cryoscape.files import atomic_path
 
 # RELION takes a file without this line for one of version 3.0 (`metadata_table.cpp`).
 VERSION_LINE = "# version 50001"

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from cryoscape.conventions import corner_to_centre
-from cryoscape.data.writing import explain_os_errors
 from cryoscape.errors import InputError
+from cryoscape.files import explain_os_errors
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.simulate.atoms import write_atoms
 from cryoscape.simulate.imaging import Views, draw_views
