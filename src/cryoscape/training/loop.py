@@ -140,9 +140,9 @@ class Trainer:
     def calibrate(self) -> None:
         """First estimate of gain and noise, against the reference; first look at the features."""
         model = self.parts.model
-        if isinstance(model.likelihood, GaussianLikelihood):
-            settings = self.config.likelihood
-            wanted = settings.calibration if settings.kind == "gaussian" else 0
+        settings = self.config.likelihood
+        if isinstance(model.likelihood, GaussianLikelihood) and settings.kind == "gaussian":
+            wanted = settings.calibration
             reference = model.decoder.reference[None]
             sums, seen, step = None, 0, 0
             with self.progress.task("calibrating noise", wanted, "images") as task:

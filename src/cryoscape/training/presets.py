@@ -103,8 +103,12 @@ def merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in extra.items():
         old = out.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict)
-        if same_kind and "kind" in value and "kind" in old and value["kind"] != old["kind"]:
-            same_kind = False
-        out[key] = merged(old, value) if same_kind else value  # type: ignore[arg-type]
+        if isinstance(old, dict) and isinstance(value, dict) and _same_kind(old, value):
+            out[key] = merged(old, value)
+        else:
+            out[key] = value
     return out
+
+
+def _same_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return "kind" not in old or "kind" not in new or old["kind"] == new["kind"]
