@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
 from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood
 from cryoscape.physics import fourier, gaussians
+from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
 LIKELIHOODS = [GaussianLikelihood, CorrelationLikelihood]
 
@@ -20,7 +20,7 @@ def setup(noise=4.0, n=200, gain=3.0):
 
 
 def test_nats_equal_the_log_density_ratio_of_real_pixels():
-    """Band = everything below Nyquist: the same number from pixels in real space, by scipy's normal density."""
+    """Band = all below Nyquist: the same number from pixels in real space, by scipy's normal density."""
     from scipy.stats import norm
 
     _, _, batch, y = setup(noise=2.5, n=3)
@@ -70,7 +70,7 @@ def test_groups_get_their_own_noise():
 
 
 def test_observing_a_better_model_lowers_the_noise_estimate():
-    coords, weights, batch, y = setup(noise=1.0, n=200, gain=30.0)
+    _coords, weights, batch, y = setup(noise=1.0, n=200, gain=30.0)
     wrong = gaussians.project_fourier(chain(seed=9)[None], weights, batch.rotations, BOX, PIXEL)
     likelihood = GaussianLikelihood(BOX, PIXEL, CUTOFF, memory=0.5)
     likelihood.fit(likelihood.accumulate(batch.images, wrong, batch.ctf, batch.group))
@@ -82,7 +82,7 @@ def test_observing_a_better_model_lowers_the_noise_estimate():
 
 @pytest.mark.parametrize("kind", LIKELIHOODS)
 def test_the_truth_scores_above_another_structure(kind):
-    coords, weights, batch, y = setup(noise=20.0, gain=30.0)
+    _coords, weights, batch, y = setup(noise=20.0, gain=30.0)
     likelihood = kind(BOX, PIXEL, CUTOFF)
     likelihood.gain.fill_(30.0)
     likelihood.noise.fill_(20.0)

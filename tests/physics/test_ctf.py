@@ -26,7 +26,9 @@ def test_wavelength_at_300_kv():
 def test_equals_relions_formula(row, column):
     box, pixel = 64, 1.3
     grid = fourier.frequency_grid(box, pixel)
-    got = ctf(grid, torch.tensor([18000.0]), torch.tensor([15000.0]), torch.tensor([37.0]), 300, 2.7, 0.1, 20.0)
+    got = ctf(
+        grid, torch.tensor([18000.0]), torch.tensor([15000.0]), torch.tensor([37.0]), 300, 2.7, 0.1, 20.0
+    )
     kx, ky = column / (box * pixel), np.fft.fftfreq(box, pixel)[row]
     want = relion_ctf(kx, ky, 18000, 15000, 37, 300, 2.7, 0.1, 20.0)
     assert abs(float(got[0, row, column]) - want) < 1e-5
@@ -39,7 +41,11 @@ def test_is_plus_amplitude_contrast_at_zero_frequency():
 
 
 def test_agrees_with_torch_ctf():
-    u, v, angle = torch.tensor([21000.0, 9000.0]), torch.tensor([19500.0, 8800.0]), torch.tensor([12.0, 140.0])
+    u, v, angle = (
+        torch.tensor([21000.0, 9000.0]),
+        torch.tensor([19500.0, 8800.0]),
+        torch.tensor([12.0, 140.0]),
+    )
     got = ctf(fourier.frequency_grid(48, 1.5), u, v, angle, 200, 2.0, 0.1)
     args = ((u + v) / 2e4, (u - v) / 2e4, angle, 200.0, 2.0, 0.1, 0.0, 1.5, (48, 48))
     want = calculate_ctf_2d(*args, rfft=True, fftshift=False)
