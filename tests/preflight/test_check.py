@@ -17,7 +17,7 @@ from tests.preflight.sample import BOX, CORNER, PIXEL, SIGMA, as_model, chain, w
 
 COORDS = chain()
 # Away from the centre, so that the frames differ from the centroid's.
-PLACED = COORDS + [6.0, -9.0, 4.5]
+PLACED = COORDS + np.array([6.0, -9.0, 4.5])
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def noise(tmp_path_factory):
     [
         ("corner", PLACED + CORNER, [CORNER] * 3),
         ("centre", PLACED, [0.0] * 3),
-        ("moved", COORDS + [70.0, -20.0, 11.0], [64.0, -11.0, 6.5]),
+        ("moved", COORDS + np.array([70.0, -20.0, 11.0]), [64.0, -11.0, 6.5]),
     ],
 )
 def test_the_frame_of_the_model_is_found(particles, frame, coords, offset):
@@ -49,7 +49,7 @@ def test_the_frame_of_the_model_is_found(particles, frame, coords, offset):
 
 
 def test_a_centred_particle_with_a_model_from_anywhere(tmp_path):
-    found = preflight(write_set(tmp_path, COORDS), as_model(COORDS + [200.0, 33.0, -71.0]))
+    found = preflight(write_set(tmp_path, COORDS), as_model(COORDS + np.array([200.0, 33.0, -71.0])))
     assert (found.verdict, found.frame) == ("fits", "centroid")
     assert np.allclose(found.offset, [200.0, 33.0, -71.0], atol=1e-4)
 
@@ -247,6 +247,7 @@ def test_images_blanked_outside_the_particle_are_noticed(particles, tmp_path):
         mrc.data[:] *= axis[:, None] ** 2 + axis**2 < 13**2
     found = preflight(masked, as_model(PLACED + CORNER))
     assert found.verdict == "fits"
+    assert found.nats_per_image < 60
     assert any("blank outside" in note for note in found.notes)
     assert not any("blank outside" in note for note in preflight(particles).notes)
 

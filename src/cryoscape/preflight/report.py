@@ -279,7 +279,7 @@ class PreflightReport:
                 f"model and map agree to {self.agreement:.1f} A (correlation 0.5, noise allowed for)"
             ]
         if self.verdict == MISFIT:
-            return [*poses, text, band, memory]
+            return [*poses, text]
         return [*poses, text, frame, hand, *agreement, band, memory]
 
 
