@@ -149,6 +149,14 @@ def test_defaults_page_is_complete_and_true():
             assert shared or (kind, f"{section}.{option}") in said, f"{kind}: {option}"
 
 
+def test_constants_page_is_true():
+    rows = re.findall(r"\| `([^`]+)` \| `([\w.]+):([A-Z_]+)` \|", text_of(ROOT / "docs" / "defaults.md"))
+    assert rows
+    for value, module, name in rows:
+        true = getattr(import_module(module), name)
+        assert yaml.safe_load(value) == (list(true) if isinstance(true, tuple) else true), name
+
+
 def test_presets_page_has_every_preset():
     head = next(line for line in text_of(ROOT / "docs" / "presets.md").splitlines() if line.startswith("| |"))
     assert set(re.findall(r"`(\w+)`", head)) == set(PRESETS)
