@@ -115,7 +115,7 @@ class LatentPrior(nn.Module, ABC):
 
     def loss(self, z: Tensor) -> Tensor:
         """Scalar whose gradient in the prior's parameters is the learning signal; z (B, d) is detached."""
-        return -self.log_prob(z).mean()
+        return -self.log_prob(z.detach()).mean()
 
     def score(self, z: Tensor) -> Tensor:
         """Gradient of log p with respect to z, shape (..., d)."""

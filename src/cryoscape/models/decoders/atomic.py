@@ -55,5 +55,5 @@ class AtomicDecoder(StructureDecoder):
 
     def coordinates(self, z: Tensor) -> Tensor:
         """(B, z_dim) -> (B, N, 3), Angstrom."""
-        moved = self.network(z).view(z.shape[0], -1, 3)
+        moved = self.network(z).view(len(z), len(self.reference), 3)
         return self.reference + self.scale * moved

@@ -77,6 +77,6 @@ class SegmentsDecoder(StructureDecoder):
         """(B, z_dim) -> (B, N, 3), Angstrom."""
         shares = self.shares()
         centroids = segments.segment_centroids(self.reference, shares)
-        out = self.network(z).view(z.shape[0], -1, 6)
+        out = self.network(z).view(len(z), len(self.means), 6)
         turns = segments.rotations_from_imaginary(out[..., :3])
         return segments.apply_rigid(self.reference, shares, centroids, turns, out[..., 3:])
