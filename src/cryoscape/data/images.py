@@ -78,7 +78,8 @@ class BandImages:
     Raises
     ------
     InputError
-        If the particles have no poses, were multiplied by their CTF, or the cut-off is beyond Nyquist.
+        If the particles have no poses, were multiplied by their CTF, or the cut-off is beyond Nyquist; when
+        images are read, if a pixel is not a finite number.
     """
 
     def __init__(self, particles: Particles, cutoff: float, *, cache_memory: float = 2.0) -> None:
@@ -143,7 +144,20 @@ class BandImages:
         shifts = self._shifts[rows]
         if bool((shifts != 0).any()):
             coefficients = coefficients * fourier.shift_phase(-shifts, self._frequencies)
+        self._refuse_not_finite(rows, coefficients)
         return coefficients.to(torch.complex64)
+
+    def _refuse_not_finite(self, rows: Tensor, coefficients: Tensor) -> None:
+        """One bad pixel makes every coefficient of its image bad, and would make the whole model so."""
+        power = torch.view_as_real(coefficients).square().sum((1, 2, 3))
+        bad = rows[~torch.isfinite(power)]
+        if len(bad):
+            raise InputError(
+                "the image holds values that are not finite",
+                file=self.particles.source.path,
+                row=int(self.particles.row[int(bad[0])]) + 1,
+                remedy="Extract the particles again or take the row out of the table.",
+            )
 
     def prepare(self, progress: ProgressReporter | None = None, chunk: int = 256) -> None:
         """Fill the memory cache, where the stack is small enough for one."""

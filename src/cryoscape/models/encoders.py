@@ -60,8 +60,11 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
         """Set mean and scale of the features from a sample (n, n_features)."""
+        spread = features.std(0, correction=0)
         self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(1.0 / features.std(0).clamp_min(1e-12))
+        # A feature that is the same in every image says nothing; its inverse spread would shout rounding.
+        alive = spread > 1e-5 * self.feature_mean.abs() + 1e-12
+        self.feature_scale.copy_(torch.where(alive, 1.0 / spread, 0.0))
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
         """(B, n_features) -> posterior of z."""
