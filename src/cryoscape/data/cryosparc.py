@@ -45,8 +45,8 @@ class CsSource:
 
     def __init__(self, path: str | PathLike[str], passthrough: Sequence[str | PathLike[str]]) -> None:
         self.path = Path(path).absolute()
-        self._passthrough = [Path(p).absolute() for p in passthrough]
-        self._fingerprints = [Fingerprint.of(p) for p in (self.path, *self._passthrough)]
+        self.passthrough = [Path(p).absolute() for p in passthrough]
+        self._fingerprints = [Fingerprint.of(p) for p in (self.path, *self.passthrough)]
 
     def write(
         self,
@@ -79,7 +79,7 @@ class CsSource:
         """
         for fingerprint in self._fingerprints:
             fingerprint.check()
-        table = join_passthrough(self.path, read_cs(self.path), self._passthrough)
+        table = join_passthrough(self.path, read_cs(self.path), self.passthrough)
         names, codes = encode(_text(table["blob/path"]))
         new_names = portable_names(names, image_paths, path)
         added = dict(columns)

@@ -72,7 +72,7 @@ class FeatureMap(nn.Module):
         self.settings = settings
         self.likelihood = copy.deepcopy(likelihood)
         self.register_buffer("anchor", reference.clone())
-        self.scatterers = copy.deepcopy(scatterers)
+        self.scatterers = scatterers
         self.register_buffer(
             "pooling", features.pooling_matrix(len(reference), settings.max_beads), persistent=False
         )

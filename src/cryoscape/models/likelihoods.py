@@ -6,9 +6,11 @@ Both take band-limited Fourier coefficients in the layout of `cryoscape.physics.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cryoscape.physics import fourier
 
@@ -59,7 +61,7 @@ class Likelihood(nn.Module, ABC):
 
     def transfer(self, ctf: Tensor, group: Tensor) -> Tensor:
         """CTF times radial gain, shape (B, box, box // 2 + 1): what multiplies a projection."""
-        return ctf * self.gain[group][:, self.shells]
+        return ctf * self.gain[:, self.shells][group]
 
     def score_residual(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
         """Whitened, CTF-weighted residual w T (X - T Y) / s2, whose correlation with dY is d log p.
@@ -68,18 +70,27 @@ class Likelihood(nn.Module, ABC):
         `score` encoder features are made of. Shape (B, box, box // 2 + 1), complex.
         """
         t = self.transfer(ctf, group)
-        return (images - t * projections) * (self.weights * t / self.noise[group][:, self.shells])
+        return (images - t * projections) * (t * (self.weights / self.noise[:, self.shells])[group])
 
     def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:
         """Update running estimates from a batch (no gradient). The default keeps none."""
 
 
-def _shell_sums(values: Tensor, shells: Tensor, group: Tensor, n_groups: int, n_shells: int) -> Tensor:
-    """Add up (B, D, H) values over the coefficients of each shell and the images of each group."""
-    per_image = values.new_zeros(values.shape[0], n_shells)
-    per_image.index_add_(1, shells.reshape(-1), values.reshape(values.shape[0], -1))
-    out = values.new_zeros(n_groups, n_shells)
-    return out.index_add_(0, group, per_image)
+class _GaussianGain(torch.autograd.Function):
+    """sum over k of Re(L* Y) - Q |Y|^2 / 2 for every image, with the gradient L - Q Y made on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, projections: Tensor, linear: Tensor, quadratic: Tensor) -> Tensor:
+        gradient = torch.addcmul(linear, quadratic, projections, value=-1)
+        ctx.save_for_backward(gradient)
+        both = torch.view_as_real(linear + gradient)
+        return 0.5 * (both * torch.view_as_real(projections)).sum((1, 2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad[:, None, None], None, None
 
 
 class GaussianLikelihood(Likelihood):
@@ -99,38 +110,36 @@ class GaussianLikelihood(Likelihood):
     """
 
     sums: Tensor
+    indicator: Tensor
 
     def __init__(
         self, box: int, pixel_size: float, cutoff: float, n_groups: int = 1, memory: float = 0.98
     ) -> None:
         super().__init__(box, pixel_size, cutoff, n_groups)
         self.memory = memory
+        shell = torch.where(self.weights > 0, self.shells, self.n_shells)
+        indicator = nn.functional.one_hot(shell.flatten(), self.n_shells + 1)[:, :-1]
+        self.register_buffer("indicator", indicator * self.weights.flatten()[:, None], persistent=False)
         # Running sums: cross power, model power, image power, number of coefficients.
         self.register_buffer("sums", torch.zeros(4, n_groups, self.n_shells, dtype=torch.float64))
 
     def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
         """Nats gained over pure noise: sum w (Re(X* T Y) - |T Y|^2 / 2) / s2, shape (B,)."""
         t = self.transfer(ctf, group)
-        precision = self.weights / self.noise[group][:, self.shells]
-        y = torch.view_as_real(projections)
-        linear = torch.view_as_real(images) * (t * precision)[..., None]
-        quadratic = (0.5 * t.square() * precision)[..., None]
-        return ((linear - quadratic * y) * y).sum((1, 2, 3))
+        weighted = t * (self.weights / self.noise[:, self.shells])[group]
+        return _GaussianGain.apply(projections, images * weighted, t * weighted)
 
     @torch.no_grad()
     def accumulate(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
         """Radial sums of one batch, shape (4, groups, shells), for `fit` and `observe`."""
-        cy = ctf * projections
-        cross = (torch.view_as_real(images) * torch.view_as_real(cy)).sum(-1) * self.weights
-        power = torch.view_as_real(cy).square().sum(-1) * self.weights
-        image = torch.view_as_real(images).square().sum(-1) * self.weights
-        count = self.weights.expand_as(image)
-        return torch.stack(
-            [
-                _shell_sums(v, self.shells, group, self.n_groups, self.n_shells).double()
-                for v in (cross, power, image, count)
-            ]
-        )
+        x, y = torch.view_as_real(images), torch.view_as_real(ctf * projections)
+        values = torch.stack([(x * y).sum(-1), y.square().sum(-1), x.square().sum(-1)])
+        # One product with the shells' indicator adds up all coefficients of all images.
+        per_image = values.flatten(2) @ self.indicator
+        out = per_image.new_zeros(4, self.n_groups, self.n_shells)
+        out[:3].index_add_(1, group, per_image)
+        out[3].index_add_(0, group, self.indicator.sum(0).expand(len(group), -1))
+        return out.double()
 
     @torch.no_grad()
     def fit(self, sums: Tensor) -> None:

@@ -93,7 +93,7 @@ def voxelise(coords: Tensor, weights: Tensor, sigma: float, box: int, pixel_size
 
 
 def _trig_table(angles: Tensor, n: int, amplitude: Tensor | None = None) -> Tensor:
-    """w cos(m a) for m = 0 .. n - 1 above w sin(m a): (B, N) -> (B, 2 n, N).
+    """W cos(m a) for m = 0 .. n - 1 above w sin(m a): (B, N) -> (B, 2 n, N).
 
     Built by doubling, (cos, sin)((m + s) a) from (cos, sin)(m a) and (cos, sin)(s a), which costs a few
     multiplications an entry where the library's sine costs tens; the error grows with log2(n) only.
@@ -115,16 +115,15 @@ def _trig_table(angles: Tensor, n: int, amplitude: Tensor | None = None) -> Tens
 
 
 class _FourierProjection(torch.autograd.Function):
-    """Structure factor of points on the half-plane, by one real matrix product.
+    """Structure factor of points on the half-plane below Nyquist, by one real matrix product.
 
-    With c_m, s_m the cosine and sine tables of the two axes, the four products cc, ss, sc, cs over the
-    non-negative frequencies give both signs of ky:
-    Y(kx, +-ky) = (cc -+ ss) - i (sc_x +- cs_y).
+    With c_m, s_m the cosine and sine tables of the two axes, m = 0 .. box/2 - 1, the four products cc, ss,
+    sc, cs give both signs of ky: Y(kx, +-ky) = (cc -+ ss) - i (cs +- sc).
     """
 
     @staticmethod
     def forward(ctx: Any, view: Tensor, weights: Tensor, box: int, step: float) -> Tensor:
-        n = box // 2 + 1
+        n = box // 2
         angles = 2 * torch.pi * step * view
         # The weights ride on the y table, where they cost one row instead of a pass over a table.
         tx, ty = _trig_table(angles[..., 0], n), _trig_table(angles[..., 1], n, weights)
@@ -133,12 +132,12 @@ class _FourierProjection(torch.autograd.Function):
         ctx.step = step
         cc, cs = products[:, :n, :n], products[:, :n, n:]
         sc, ss = products[:, n:, :n], products[:, n:, n:]
-        out = torch.empty(view.shape[0], box, n, 2, dtype=view.dtype, device=view.device)
-        # Rows 0 .. box/2 - 1 are ky >= 0, rows box/2 .. box - 1 are ky = -box/2 .. -1.
-        out[:, : n - 1, :, 0] = cc[:, :-1] - ss[:, :-1]
-        out[:, : n - 1, :, 1] = -(cs[:, :-1] + sc[:, :-1])
-        out[:, n - 1 :, :, 0] = (cc + ss)[:, 1:].flip(1)
-        out[:, n - 1 :, :, 1] = (sc - cs)[:, 1:].flip(1)
+        out = torch.zeros(view.shape[0], box, n + 1, 2, dtype=view.dtype, device=view.device)
+        # Rows 0 .. n - 1 are ky >= 0; row n is Nyquist; rows n + 1 .. box - 1 are ky = -(n - 1) .. -1.
+        torch.sub(cc, ss, out=out[:, :n, :n, 0])
+        torch.add(cs, sc, out=out[:, :n, :n, 1]).neg_()
+        out[:, n + 1 :, :n, 0] = (cc + ss)[:, 1:].flip(1)
+        out[:, n + 1 :, :n, 1] = (sc - cs)[:, 1:].flip(1)
         return torch.view_as_complex(out)
 
     @staticmethod
@@ -163,20 +162,14 @@ class _FourierProjection(torch.autograd.Function):
 
 
 def _product_gradient(grad: Tensor, n: int) -> Tensor:
-    """Gradient of the table product (B, 2 n, 2 n) from that of the coefficients (B, box, n)."""
-    real, imag = torch.view_as_real(grad).unbind(-1)
-    g = real.new_zeros(grad.shape[0], 2 * n, 2 * n)
-    up_r, up_i = real[:, : n - 1], imag[:, : n - 1]
-    down_r, down_i = real[:, n - 1 :].flip(1), imag[:, n - 1 :].flip(1)
-    g[:, : n - 1, :n] += up_r
-    g[:, n : 2 * n - 1, n:] -= up_r
-    g[:, : n - 1, n:] -= up_i
-    g[:, n : 2 * n - 1, :n] -= up_i
-    g[:, 1:n, :n] += down_r
-    g[:, n + 1 :, n:] += down_r
-    g[:, n + 1 :, :n] += down_i
-    g[:, 1:n, n:] -= down_i
-    return g
+    """Gradient of the table product (B, 2 n, 2 n) from that of the coefficients (B, 2 n, n + 1)."""
+    real, imag = torch.view_as_real(grad)[:, :, :n].unbind(-1)
+    up_r, up_i = real[:, :n], imag[:, :n]
+    zero = torch.zeros_like(up_r[:, :1])
+    down_r, down_i = (torch.cat([zero, part[:, n + 1 :].flip(1)], dim=1) for part in (real, imag))
+    cosines = torch.cat([up_r + down_r, -up_i - down_i], dim=2)
+    sines = torch.cat([down_i - up_i, down_r - up_r], dim=2)
+    return torch.cat([cosines, sines], dim=1)
 
 
 def _turned(g: Tensor, scale: float) -> Tensor:
@@ -212,7 +205,8 @@ def project_fourier(
     Returns
     -------
     Tensor, shape (B, box, box // 2 + 1)
-        Complex, in the layout of `fourier.forward`. The value at k = 0 is the sum of the weights.
+        Complex, in the layout of `fourier.forward`. The value at k = 0 is the sum of the weights. The Nyquist
+        row and column, whose sign a sampled image does not tell, are zero.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -150,7 +151,9 @@ def _terms_of(
     zero = kl.new_zeros(())
     strain = RestraintTerms(zero, zero, zero)
     if restraints is not None:
-        z = samples[-1] if through_latent else samples[-1].detach()
+        # The order of a batch is random, so its first part is a fair sample of it.
+        z = samples[-1][: max(1, math.ceil(restraints.config.fraction * len(samples[-1])))]
+        z = z if through_latent else z.detach()
         strain = restraints.terms(model.decoder.coordinates(z))
         if balance > 0:
             strain = strain.scaled(_balance_factor(model, samples[-1].detach(), batch, restraints, balance))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, fields
@@ -148,10 +149,16 @@ class Run:
     def particles(self) -> Particles:
         """The particles it was trained on, read again from the user's file, protein positive."""
         source = self.info["particles"]
-        particles = Particles.read(source["path"], datadir=source.get("datadir"))
-        if len(particles) != source["n"]:
+        particles = Particles.read(
+            source["path"], datadir=source["datadir"], passthrough=source["passthrough"]
+        )
+        chosen = self.path / "particles" / "training_rows.npy"
+        if chosen.is_file():
+            rows = np.load(chosen, allow_pickle=False)
+            particles = particles.select(rows[rows < len(particles)])
+        if fingerprint(particles) != source["fingerprint"]:
             raise InputError(
-                f"the file now has {len(particles):,} particles, it had {source['n']:,} in training",
+                "the particles are not those of the training, or not in their order",
                 file=source["path"],
                 remedy="Restore the file, or name another one on the command line.",
             )
@@ -235,6 +242,30 @@ class Run:
         """Draw latents from the prior, shape (n, d)."""
         generator = torch.Generator().manual_seed(seed)
         return self.prior.sample(n, generator).numpy().astype(np.float32)
+
+
+def fingerprint(particles: Particles) -> str:
+    """Hash of the identities of particles in their order."""
+    return hashlib.blake2b(particles.uid.tobytes(), digest_size=16).hexdigest()
+
+
+def describe_particles(particles: Particles, folder: Path) -> dict[str, Any]:
+    """Write down how to find particles again: an entry of run.json, and the rows of a selection."""
+    if not np.array_equal(particles.row, np.arange(len(particles))):
+        with atomic_path(folder / "particles" / "training_rows.npy") as temporary:
+            with open(temporary, "wb") as stream:
+                np.save(stream, particles.row)
+    passthrough = getattr(particles.source, "passthrough", ())
+    return {
+        "path": str(particles.source.path),
+        "datadir": None if particles.datadir is None else str(particles.datadir),
+        "passthrough": [str(path) for path in passthrough],
+        "n": len(particles),
+        "fingerprint": fingerprint(particles),
+        "box": particles.box,
+        "pixel_size": particles.pixel_size,
+        "data_sign": particles.data_sign,
+    }
 
 
 def read_metrics(path: Path) -> dict[str, NDArray[Any]]:

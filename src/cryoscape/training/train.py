@@ -32,7 +32,7 @@ from cryoscape.training.assemble import Geometry, build_model, build_prior, degr
 from cryoscape.training.config import Config
 from cryoscape.training.loop import Interrupted, Parts, Trainer
 from cryoscape.training.restraining import Restraints
-from cryoscape.training.run import Run, copy_reference, write_json
+from cryoscape.training.run import Run, copy_reference, describe_particles, write_json
 from cryoscape.training.sampling import BatchOrder, held_out_mask
 from cryoscape.training.schedule import total_steps
 
@@ -124,9 +124,7 @@ def train(
     images = BandImages(particles, cutoff, cache_memory=config.data.cache_memory)
     if not resume:
         assert interpretation is not None
-        geometry = Geometry(
-            images.box, images.pixel_size, cutoff, images.n_groups, tuple(interpretation.offset)
-        )
+        geometry = Geometry(images.box, images.pixel_size, cutoff, images.n_groups, interpretation.offset)
         _refuse_outside_box(model, particles, geometry)
     fabric = _fabric(config)
     images.prepare(progress)
@@ -190,11 +188,8 @@ def interpret(
     """Frame, sign and band of some input: the user's word where there is one, the check's otherwise."""
     d = config.data
     half = particles.box // 2 * particles.pixel_size
-    fixed = {
-        "corner": (half, half, half),
-        "centre": (0.0, 0.0, 0.0),
-        "centroid": tuple(float(v) for v in np.average(model.coords, axis=0, weights=model.weights)),
-    }
+    x, y, z = (float(v) for v in np.average(model.coords, axis=0, weights=model.weights))
+    fixed = {"corner": (half, half, half), "centre": (0.0, 0.0, 0.0), "centroid": (x, y, z)}
     if found is None:
         assert d.invert is not None
         assert d.cutoff is not None
@@ -313,14 +308,7 @@ def _start_folder(
             "seed": config.training.seed,
             "reference": name,
             "model": None if model.path is None else str(model.path),
-            "particles": {
-                "path": str(particles.source.path),
-                "datadir": None if particles.datadir is None else str(particles.datadir),
-                "n": len(particles),
-                "box": particles.box,
-                "pixel_size": particles.pixel_size,
-                "data_sign": particles.data_sign,
-            },
+            "particles": describe_particles(particles, folder),
             "geometry": geometry.to_json(),
             "hardware": {
                 "device": str(fabric.device),
