@@ -180,7 +180,20 @@ class CorrelationLikelihood(Likelihood):
     degrees of freedom of the band: the scale on which cryoSTAR's KL weight beta / (d n) becomes beta / d.
     It is not a log-likelihood (at SNR s one unit is worth about sqrt(s) nats), which is why presets that
     use it set their own KL weight. Li et al. 2024, equation 6.
+
+    Parameters
+    ----------
+    box, pixel_size, cutoff, n_groups
+        As in `Likelihood`.
+    weight : float
+        Factor of the whole.
     """
+
+    def __init__(
+        self, box: int, pixel_size: float, cutoff: float, n_groups: int = 1, weight: float = 1.0
+    ) -> None:
+        super().__init__(box, pixel_size, cutoff, n_groups)
+        self.weight = weight
 
     def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
         """Degrees of freedom times correlation, shape (B,)."""
@@ -189,4 +202,4 @@ class CorrelationLikelihood(Likelihood):
         y = torch.view_as_real(ctf * projections) * self.gain[group][:, self.shells][..., None]
         cross = (w * x * y).sum((1, 2, 3))
         norms = (w * x.square()).sum((1, 2, 3)) * (w * y.square()).sum((1, 2, 3))
-        return self.weights.sum() * cross / (norms + 1e-20).sqrt()
+        return self.weight * self.weights.sum() * cross / (norms + 1e-20).sqrt()

@@ -165,6 +165,6 @@ def _frame_centres(n: int, bonded: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _edges(rows: Tensor, triplet: Tensor) -> tuple[Tensor, Tensor]:
-    """u and v of every residue from beads (N, B, 3)."""
+    """Edge vectors u and v of every residue from beads (N, B, 3)."""
     previous, here, following = (rows.index_select(0, i) for i in triplet)
     return following - previous, 2 * here - previous - following

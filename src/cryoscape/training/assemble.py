@@ -78,7 +78,7 @@ def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
     size = (geometry.box, geometry.pixel_size, geometry.cutoff, geometry.n_groups)
     if config.likelihood.kind == "gaussian":
         return GaussianLikelihood(*size, memory=config.likelihood.memory)
-    likelihood = CorrelationLikelihood(*size)
+    likelihood = CorrelationLikelihood(*size, weight=config.likelihood.weight)
     shell = torch.arange(likelihood.n_shells) / (geometry.box * geometry.pixel_size)
     likelihood.gain.copy_(torch.exp(-2 * torch.pi**2 * config.likelihood.sigma**2 * shell**2))
     return likelihood

@@ -127,6 +127,8 @@ class CorrelationConfig(Section):
     kind: Literal["correlation"] = "correlation"
     sigma: Positive = 2.0
     """Width of the residue Gaussians, A."""
+    weight: Positive = 1.0
+    """Factor of the correlation."""
 
 
 LikelihoodConfig = Annotated[GaussianConfig | CorrelationConfig, Field(discriminator="kind")]

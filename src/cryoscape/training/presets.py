@@ -12,6 +12,9 @@ from typing import Any
 from cryoscape.errors import InputError
 
 _CORRELATION: dict[str, Any] = {"kind": "correlation", "sigma": 2.0}
+# cryoSTAR adds up the pixels of a disc of radius 0.9375 and takes standard deviations over the whole box,
+# so its image term is box / disc = 1 / (pi 0.9375^2 / 4) times the correlation.
+_DISC: dict[str, Any] = {**_CORRELATION, "weight": 1.45}
 
 # cryoSTAR, official code b64aa39, atom_configs/1ake.py: encoder 512-256-128-64-32 on the image, decoder
 # mirrored, AdamW 1e-4 without schedule, KL 0 -> 0.5 over 10,000 of 96,000 steps as a mean over dimensions
@@ -29,7 +32,7 @@ _CRYOSTAR: dict[str, Any] = {
         "activation": "relu",
         "scatter_from": "bead",
     },
-    "likelihood": _CORRELATION,
+    "likelihood": _DISC,
     "restraints": {
         "bond": 1.0,
         "network": 1.0,

@@ -11,6 +11,7 @@ from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -81,18 +82,24 @@ class Embedding:
         Raises
         ------
         InputError
-            If the file is missing or lacks a column.
+            If the file is missing, damaged or lacks a column.
         """
         if not path.is_file():
             raise InputError("there is no embedding yet", file=path, remedy="Run: cryoscape embed RUN")
-        with np.load(path, allow_pickle=False) as stored:
-            names = [f.name for f in fields(cls)]
-            missing = [name for name in names if name not in stored]
-            if missing:
-                raise InputError(
-                    f"the embedding lacks {', '.join(missing)}", file=path, remedy="Run: cryoscape embed RUN"
-                )
-            return cls(**{name: stored[name] for name in names})
+        names = [f.name for f in fields(cls)]
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                columns = {name: stored[name] for name in names if name in stored}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise InputError(
+                "the embedding cannot be read", file=path, remedy="Run: cryoscape embed RUN"
+            ) from error
+        missing = [name for name in names if name not in columns]
+        if missing:
+            raise InputError(
+                f"the embedding lacks {', '.join(missing)}", file=path, remedy="Run: cryoscape embed RUN"
+            )
+        return cls(**columns)
 
 
 class Run:
@@ -252,9 +259,9 @@ def fingerprint(particles: Particles) -> str:
 def describe_particles(particles: Particles, folder: Path) -> dict[str, Any]:
     """Write down how to find particles again: an entry of run.json, and the rows of a selection."""
     if not np.array_equal(particles.row, np.arange(len(particles))):
-        with atomic_path(folder / "particles" / "training_rows.npy") as temporary:
-            with open(temporary, "wb") as stream:
-                np.save(stream, particles.row)
+        path = folder / "particles" / "training_rows.npy"
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, particles.row)
     passthrough = getattr(particles.source, "passthrough", ())
     return {
         "path": str(particles.source.path),
