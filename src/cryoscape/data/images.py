@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryoscape.data.group_optics import GroupOptics
 from cryoscape.errors import InputError
 from cryoscape.physics import fourier
-from cryoscape.physics.ctf import aberration_basis, ctf_coefficients
+from cryoscape.physics.ctf import ctf_coefficients
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:
@@ -102,11 +103,12 @@ class BandImages:
         self.pixel_size = particles.pixel_size * particles.box / self.box
         frequencies = fourier.frequency_grid(self.box, self.pixel_size)
         self._frequencies = frequencies
-        self._basis = aberration_basis(frequencies)
+        self._optics = GroupOptics(particles.optics, frequencies)
         self._k2 = frequencies.square().sum(-1)
-        self._rotations = torch.from_numpy(np.asarray(particles.rotations, dtype=np.float32))
         self._shifts = torch.from_numpy(np.asarray(particles.shifts, dtype=np.float32))
         self._group = torch.from_numpy(np.asarray(particles.group, dtype=np.int64))
+        rotations = torch.from_numpy(np.asarray(particles.rotations, dtype=np.float32))
+        self._rotations = self._optics.view(rotations, self._group)
         self._bfactor = torch.from_numpy(np.asarray(particles.ctf_bfactor, dtype=np.float32))
         self._scale = torch.from_numpy(np.asarray(particles.ctf_scale, dtype=np.float32))
         self._flipped = torch.tensor([g.phase_flipped for g in particles.optics])
@@ -145,7 +147,11 @@ class BandImages:
         if bool((shifts != 0).any()):
             coefficients = coefficients * fourier.shift_phase(-shifts, self._frequencies)
         self._refuse_not_finite(rows, coefficients)
-        return coefficients.to(torch.complex64)
+        return self.demodulate(coefficients.to(torch.complex64), rows)
+
+    def demodulate(self, coefficients: Tensor, rows: Tensor) -> Tensor:
+        """Take beam tilt and odd aberrations of some particles off their coefficients in this band."""
+        return self._optics.demodulate(coefficients, self._group[rows])
 
     def _refuse_not_finite(self, rows: Tensor, coefficients: Tensor) -> None:
         """One bad pixel makes every coefficient of its image bad, and would make the whole model so."""
@@ -172,8 +178,8 @@ class BandImages:
 
     def ctf(self, rows: Tensor) -> Tensor:
         """CTF of some particles, shape (B, d, d // 2 + 1)."""
-        gamma = torch.remainder(self._aberrations[rows] @ self._basis, 2 * torch.pi)
-        values = -torch.sin(gamma.float()).view(len(rows), self.box, -1)
+        gamma = self._optics.gamma(self._aberrations[rows], self._group[rows])
+        values = -torch.sin(torch.remainder(gamma, 2 * torch.pi).float())
         bfactor = self._bfactor[rows]
         if bool((bfactor != 0).any()):
             values = values * torch.exp(-0.25 * bfactor[:, None, None] * self._k2)

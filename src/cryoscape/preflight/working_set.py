@@ -186,7 +186,7 @@ def load_working_set(
             if bad_pixels(pixels) is not None:
                 check_pixels(chosen, part.numpy())
             images, here = torch.from_numpy(pixels), place[part]
-            coefficients[here] = fourier.crop(fourier.forward(images), box)
+            coefficients[here] = imaging.demodulate(fourier.crop(fourier.forward(images), box), part)
             transfer[here] = imaging.ctf(part)
             background[here] = images[:, outside == 1].std(dim=1)
             if int(part[0]) < SPECTRUM_IMAGES:
