@@ -1,139 +1,185 @@
-"""Band-limited images of several optics groups against sums written out point by point."""
+from dataclasses import replace
 
-from __future__ import annotations
-
-import mrcfile
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 
-from cryoscape.data.images import BandImages
-from cryoscape.data.particles import Particles
+from cryoscape.data.images import BandImages, band_box
 from cryoscape.errors import InputError
-from cryoscape.physics import gaussians
-from tests.data.builders import OPTICS, particle_columns, write_star
+from cryoscape.physics import fourier
+from cryoscape.physics.ctf import ctf
+from tests.training.builders import BOX, PIXEL, make_sample
 
-BOX, PIXEL, N = 16, 1.25, 6
-EVEN = (0.2, 1.0, -2.0, 3.0, 20.0, -30.0, 40.0, 15.0, -25.0)
-ODD = (0.5, -0.7, 20.0, 0.0, 0.0, -15.0)
-TILT = (0.4, -0.3)
-MAGNIFICATION = np.array([[1.02, 0.01], [-0.005, 0.985]])
+N = 40
 
 
-def optics_rows() -> dict[str, list[str]]:
-    """Three groups: 300 kV plain, 200 kV with even terms and distortion, 300 kV with tilt and odd terms."""
-    rows = {tag: [value] * 3 for tag, value in OPTICS.items()}
-    rows |= {
-        "rlnOpticsGroupName": ["a", "b", "c"],
-        "rlnOpticsGroup": ["1", "2", "3"],
-        "rlnVoltage": ["300", "200", "300"],
-        "rlnAmplitudeContrast": ["0.1", "0.07", "0.1"],
-        "rlnImageSize": [str(BOX)] * 3,
-        "rlnBeamTiltX": ["0", "0", str(TILT[0])],
-        "rlnBeamTiltY": ["0", "0", str(TILT[1])],
-        "rlnEvenZernike": ["[0]", "[" + ",".join(map(str, EVEN)) + "]", "[0]"],
-        "rlnOddZernike": ["[0]", "[0]", "[" + ",".join(map(str, ODD)) + "]"],
-    }
-    for i, value in enumerate(MAGNIFICATION.flat):
-        rows[f"rlnMagMat{i // 2}{i % 2}"] = [str(float(i in (0, 3))), str(value), str(float(i in (0, 3)))]
-    return rows
+@pytest.fixture(scope="module")
+def particles(tmp_path_factory):
+    return make_sample(tmp_path_factory.mktemp("images"), n=N).particles
 
 
-def zernike_sum(kx: np.ndarray, ky: np.ndarray, terms: dict[tuple[int, int], float]) -> np.ndarray:
-    """Zernike polynomials up to the fourth order, written out."""
-    r2 = kx**2 + ky**2
-    x3, y3 = kx**3 - 3 * kx * ky**2, 3 * kx**2 * ky - ky**3
-    x2, y2 = kx**2 - ky**2, 2 * kx * ky
-    table = {
-        (0, 0): 1.0, (-2, 2): y2, (0, 2): 2 * r2 - 1, (2, 2): x2,
-        (-4, 4): 2 * x2 * y2, (-2, 4): (4 * r2 - 3) * y2, (0, 4): 6 * r2**2 - 6 * r2 + 1,
-        (2, 4): (4 * r2 - 3) * x2, (4, 4): x2**2 - y2**2,
-        (-1, 1): ky, (1, 1): kx, (-3, 3): y3, (3, 3): x3,
-    }  # fmt: skip
-    return sum((c * table[mn] for mn, c in terms.items()), np.zeros_like(kx))
+def unmoved(particles):
+    return replace(particles, shifts=np.zeros((len(particles), 2)))
 
 
-def predict(points: np.ndarray, columns: dict[str, list[str]], i: int) -> np.ndarray:
-    """Fourier image of unit points as RELION predicts it, (BOX, BOX // 2 + 1), forward of norm ortho."""
-    g = int(columns["rlnOpticsGroup"][i]) - 1
-    kx, ky = np.meshgrid(np.fft.rfftfreq(BOX, PIXEL), np.fft.fftfreq(BOX, PIXEL))
-    mag = MAGNIFICATION if g == 1 else np.eye(2)
-    mx, my = mag[0, 0] * kx + mag[0, 1] * ky, mag[1, 0] * kx + mag[1, 1] * ky
-    value = {
-        tag: float(columns[tag][i]) for tag in columns if tag not in ("rlnImageName", "rlnMicrographName")
-    }
-    volts, q0 = (2e5, 0.07) if g == 1 else (3e5, 0.1)
-    lam = 12.2643247 / np.sqrt(volts * (1 + 0.978466e-6 * volts))
-    angle = np.deg2rad(value["rlnDefocusAngle"])
-    along, across = mx * np.cos(angle) + my * np.sin(angle), my * np.cos(angle) - mx * np.sin(angle)
-    r2 = mx**2 + my**2
-    gamma = -np.pi * lam * (value["rlnDefocusU"] * along**2 + value["rlnDefocusV"] * across**2)
-    gamma += np.pi / 2 * 2.7e7 * lam**3 * r2**2 - np.arcsin(q0)
-    odd = np.zeros_like(kx)
-    if g == 1:
-        order = [(0, 0), (-2, 2), (0, 2), (2, 2), (-4, 4), (-2, 4), (0, 4), (2, 4), (4, 4)]
-        gamma += zernike_sum(mx, my, dict(zip(order, EVEN)))
-    if g == 2:
-        odd += zernike_sum(mx, my, {(-1, 1): ODD[0], (1, 1): ODD[1], (-3, 3): ODD[2], (3, 3): ODD[5]})
-        odd -= 2e-3 * np.pi * 2.7e7 * lam**2 * r2 * (mx * TILT[0] + my * TILT[1])
-    euler = [value[f"rlnAngle{name}"] for name in ("Rot", "Tilt", "Psi")]
-    seen = points @ Rotation.from_euler("ZYZ", euler, degrees=True).as_matrix()
-    wave = np.exp(-2j * np.pi * (mx[..., None] * seen[:, 0] + my[..., None] * seen[:, 1])).sum(-1)
-    shift = kx * -value["rlnOriginXAngst"] + ky * -value["rlnOriginYAngst"]
-    return -np.sin(gamma) * np.exp(1j * odd) * wave * np.exp(-2j * np.pi * shift) / BOX
+class Drawn:
+    """A stack that lies in memory."""
+
+    def __init__(self, images):
+        self.pixels = np.asarray(images, dtype=np.float32)
+        self.box = self.pixels.shape[-1]
+
+    def images(self, rows):
+        return self.pixels[np.asarray(rows)].copy()
 
 
-@pytest.fixture
-def points() -> np.ndarray:
-    return np.random.default_rng(5).normal(scale=2.0, size=(4, 3))
+def optics(particles, **changes):
+    return replace(particles, optics=tuple(replace(group, **changes) for group in particles.optics))
 
 
-@pytest.fixture
-def star(tmp_path, points):
-    columns = particle_columns(N)
-    columns["rlnOpticsGroup"] = [str(1 + i % 3) for i in range(N)]
-    path = write_star(tmp_path / "particles.star", columns, optics_rows(), stack=False)
-    centre = np.fft.rfftn(np.eye(1, BOX * BOX, BOX // 2 * BOX + BOX // 2).reshape(BOX, BOX))
-    images = [np.fft.irfftn(predict(points, columns, i) * centre, (BOX, BOX), norm="ortho") for i in range(N)]
-    with mrcfile.new(tmp_path / "particles.mrcs") as mrc:
-        mrc.set_data(np.stack(images).astype(np.float32))
-        mrc.set_image_stack()
-    return path
+@pytest.mark.parametrize(
+    ("box", "pixel", "cutoff", "want"), [(128, 1.0, 4.0, 64), (128, 1.0, 2.0, 128), (100, 1.2, 7.0, 36)]
+)
+def test_the_band_box_is_the_smallest_that_holds_the_band(box, pixel, cutoff, want):
+    got = band_box(box, pixel, cutoff)
+    assert got == want
+    assert got % 2 == 0
+    assert 2 * box * pixel / got <= cutoff + 1e-9
 
 
-def test_images_of_every_group_are_ctf_times_projection(star, points) -> None:
-    images = BandImages(Particles.read(star), 2 * PIXEL)
+def test_cropped_coefficients_are_those_of_the_full_image(particles):
+    """By numpy's transform of the whole image, coefficient by coefficient, inside the band."""
+    images = BandImages(unmoved(particles), 9.0)
+    assert images.box < BOX
+    assert images.box * images.pixel_size == pytest.approx(BOX * PIXEL)
+    rows = torch.tensor([3, 0, 17])
+    got = images.batch(rows).images.numpy()
+    pixels = particles.images(rows.numpy()).astype(float)
+    full = np.fft.fft2(np.fft.ifftshift(pixels, axes=(1, 2)), norm="ortho")
+    half = images.box // 2
+    for ky in range(-half + 1, half):
+        np.testing.assert_allclose(got[:, ky, :half], full[:, ky, :half], atol=1e-4)
+
+
+def test_shifts_bring_an_off_centre_particle_to_the_centre(particles):
+    """A blob drawn off centre has its centre of mass at the origin afterwards, to 1e-4 of a pixel."""
+    g = np.random.default_rng(0)
+    shifts = g.uniform(-8, 8, (N, 2))
+    axis = (np.arange(BOX) - BOX // 2) * PIXEL
+    d2 = (axis[None, None, :] - shifts[:, 0, None, None]) ** 2 + (
+        axis[None, :, None] - shifts[:, 1, None, None]
+    ) ** 2
+    placed = replace(particles, shifts=shifts, stack=Drawn(np.exp(-d2 / (2 * 6.0**2))))
+    images = BandImages(placed, 2 * PIXEL)
+    centred = fourier.inverse(images.batch(torch.arange(N)).images, images.box).numpy()
+    total = centred.sum((1, 2))
+    for axis_number in (1, 2):
+        position = (centred.sum(3 - axis_number) * (np.arange(BOX) - BOX // 2)).sum(1) / total
+        assert np.abs(position).max() < 1e-4
+
+
+def test_an_image_is_moved_against_its_shift(particles):
+    """One white pixel four columns right of the centre and two rows up, with the shift that says so."""
+    drawn = np.zeros((N, BOX, BOX))
+    drawn[:, BOX // 2 - 2, BOX // 2 + 4] = 1.0
+    shifts = np.tile([4 * PIXEL, -2 * PIXEL], (N, 1))
+    images = BandImages(replace(particles, shifts=shifts, stack=Drawn(drawn)), 2 * PIXEL)
+    centred = fourier.inverse(images.batch(torch.tensor([0])).images, BOX)[0]
+    assert divmod(int(centred.argmax()), BOX) == (BOX // 2, BOX // 2)
+
+
+def test_ctf_is_that_of_physics_on_the_cropped_grid(particles):
+    g = np.random.default_rng(1)
+    varied = replace(
+        particles,
+        defocus_v=particles.defocus_u - 900.0,
+        defocus_angle=g.uniform(0, 180, N),
+        phase_shift=g.uniform(0, 90, N),
+        ctf_bfactor=g.uniform(0, 80, N),
+        ctf_scale=g.uniform(0.5, 1.5, N),
+    )
+    images = BandImages(varied, 9.0)
+    rows = torch.tensor([5, 1, 30])
+    group, i = varied.optics[0], rows.numpy()
+    want = ctf(
+        fourier.frequency_grid(images.box, images.pixel_size),
+        *(torch.from_numpy(v[i]) for v in (varied.defocus_u, varied.defocus_v, varied.defocus_angle)),
+        group.voltage,
+        group.cs,
+        group.amplitude_contrast,
+        torch.from_numpy(varied.phase_shift[i]),
+        torch.from_numpy(varied.ctf_bfactor[i]),
+        torch.from_numpy(varied.ctf_scale[i]),
+    )
+    torch.testing.assert_close(images.ctf(rows), want, rtol=0, atol=1e-5)
+    assert images.ctf(rows).dtype == torch.float32
+
+
+def test_flipped_phases_have_a_positive_ctf(particles):
+    plain, flipped = BandImages(particles, 9.0), BandImages(optics(particles, phase_flipped=True), 9.0)
+    rows = torch.arange(6)
+    assert float(plain.ctf(rows).min()) < -0.5
+    torch.testing.assert_close(flipped.ctf(rows), plain.ctf(rows).abs())
+
+
+def test_memory_and_stream_give_the_same_batches(particles):
+    kept, streamed = BandImages(particles, 9.0), BandImages(particles, 9.0, cache_memory=0.0)
+    kept.prepare()
+    streamed.prepare()
+    rows = torch.tensor([7, 7, 0, 39])
+    for name in ("rows", "images", "ctf", "rotations", "group"):
+        assert torch.equal(getattr(kept.batch(rows), name), getattr(streamed.batch(rows), name))
+    # The stream goes back to the files, the cache does not.
+    for images in (kept, streamed):
+        images.particles = replace(particles, stack=Drawn(np.ones((N, BOX, BOX))))
+    assert torch.equal(kept.batch(rows).images, BandImages(particles, 9.0).batch(rows).images)
+    assert not torch.equal(streamed.batch(rows).images, kept.batch(rows).images)
+
+
+def test_the_cache_is_as_large_as_announced(particles):
+    images = BandImages(particles, 9.0)
     images.prepare()
-    batch = images.batch(torch.arange(N))
-    coords = torch.from_numpy(points).float()[None].expand(N, -1, -1)
-    y = gaussians.project_fourier(coords, torch.ones(len(points)), batch.rotations, BOX, PIXEL) / BOX
-    inside = torch.ones(BOX, BOX // 2 + 1, dtype=torch.bool)
-    # On the Nyquist row and column a real image cannot tell the sign of an odd phase.
-    inside[BOX // 2], inside[:, -1] = False, False
-    for i in range(N):
-        torch.testing.assert_close(
-            (batch.ctf[i] * y[i])[inside], batch.images[i][inside], atol=2e-4, rtol=1e-3
-        )
+    assert images.cache_bytes == images._cache.numel() * images._cache.element_size()
 
 
-def test_noise_power_is_untouched_by_odd_terms(star) -> None:
-    particles = Particles.read(star)
-    images = BandImages(particles, 2 * PIXEL)
-    white = torch.randn(N, BOX, BOX // 2 + 1, dtype=torch.complex64)
-    out = images.demodulate(white, torch.arange(N))
-    torch.testing.assert_close(out.abs(), white.abs())
-    assert not torch.allclose(out[2], white[2], atol=0.1)
-    assert torch.equal(out[0], white[0])
+def test_the_sign_of_the_data_is_applied(particles):
+    a, b = (BandImages(particles.with_sign(s), 9.0).batch(torch.arange(3)).images for s in (1, -1))
+    torch.testing.assert_close(a, -b)
 
 
-def test_absurd_magnification_is_refused(tmp_path) -> None:
-    rows = optics_rows()
-    rows["rlnMagMat00"] = ["1", "1.9", "1"]
-    columns = particle_columns(N) | {"rlnOpticsGroup": ["2"] * N}
-    path = write_star(tmp_path / "particles.star", columns, rows, stack=False)
-    with mrcfile.new(tmp_path / "particles.mrcs") as mrc:
-        mrc.set_data(np.random.default_rng(0).normal(size=(N, BOX, BOX)).astype(np.float32))
-        mrc.set_image_stack()
-    with pytest.raises(InputError, match="magnification matrix of optics group 'b' is off by 90 %"):
-        BandImages(Particles.read(path), 2 * PIXEL)
+def test_groups_follow_their_particles(particles):
+    group = np.arange(N) % 2
+    two = replace(
+        particles, group=group, optics=(particles.optics[0], replace(particles.optics[0], voltage=200.0))
+    )
+    images = BandImages(two, 9.0)
+    assert images.n_groups == 2
+    rows = torch.tensor([1, 4, 5])
+    assert images.batch(rows).group.tolist() == [1, 0, 1]
+    one = BandImages(particles, 9.0)
+    same = [torch.equal(images.ctf(rows)[i], one.ctf(rows)[i]) for i in range(3)]
+    assert same == [False, True, False]
+
+
+def test_what_cannot_be_trained_on_is_refused(particles):
+    with pytest.raises(InputError, match="no poses"):
+        BandImages(replace(particles, rotations=None), 9.0)
+    with pytest.raises(InputError, match="multiplied by their CTF"):
+        BandImages(optics(particles, ctf_premultiplied=True), 9.0)
+    with pytest.raises(InputError, match="beyond the Nyquist limit of 6.00 A") as caught:
+        BandImages(particles, 5.9)
+    assert "--data.cutoff 6.00" in caught.value.remedy
+    BandImages(particles, 6.0)
+
+
+@pytest.mark.parametrize("memory", [2.0, 0.0])
+@pytest.mark.parametrize("fault", [np.nan, np.inf])
+def test_a_pixel_that_is_no_number_is_refused_by_row(particles, memory, fault):
+    pixels = particles.images(np.arange(N))
+    pixels[23, 4, 5] = fault
+    images = BandImages(replace(particles, stack=Drawn(pixels)), 9.0, cache_memory=memory)
+    with pytest.raises(InputError, match="not finite") as caught:
+        images.prepare()
+        images.batch(torch.tensor([2, 23, 5]))
+    assert caught.value.row == 24
+    assert caught.value.file == particles.source.path
