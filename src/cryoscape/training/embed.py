@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,7 +51,7 @@ def embed(
     Raises
     ------
     InputError
-        If the particles have another field of view than those of the training.
+        If the particles have another field of view than those of the training, or more optics groups.
     """
     own = particles is None
     set_threads(run.config.training.threads)
@@ -66,8 +68,15 @@ def embed(
             file=particles.source.path,
             remedy="Extract the particles with the box and pixel size of the training.",
         )
+    if images.n_groups > g.n_groups:
+        raise InputError(
+            f"these particles have {images.n_groups} optics groups, the run learnt the noise of {g.n_groups}",
+            file=particles.source.path,
+            remedy="Train on them as well, or give them the optics groups of the training.",
+        )
     target = torch.device(device)
-    model, prior = run.image_model.to(target), run.prior.to(target)
+    # Copies, so that the run itself stays on the CPU.
+    model, prior = copy.deepcopy(run.image_model).to(target), copy.deepcopy(run.prior).to(target)
     baseline = _mean_structure(model, prior)
     held_out = np.ones(len(particles), dtype=bool)
     if own:

@@ -204,7 +204,7 @@ class Trainer:
         Interrupted
             After Ctrl-C or SIGTERM, with a checkpoint saved.
         InputError
-            If the GPU runs out of memory or the disk is full.
+            If the GPU runs out of memory, the disk is full, or the loss is no longer finite.
         """
         t = self.config.training
         self.parts.model.train()
@@ -245,6 +245,11 @@ class Trainer:
             group["lr"] = rate
         generator = step_generator(c.training.seed, self.step)
         terms, projections = self.module(batch, self.features.rows(batch), beta, generator)
+        if not bool(torch.isfinite(terms.loss)):
+            raise InputError(
+                f"training diverged: the loss of step {self.step + 1} is not finite",
+                remedy=f"Give --training.lr {c.training.lr / 3:.1g} or --training.clip 100.",
+            )
         self.optimizer.zero_grad()
         self.fabric.backward(terms.loss)
         if c.training.clip > 0:

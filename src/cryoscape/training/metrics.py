@@ -77,7 +77,7 @@ class MetricsLog:
             "sums": self._sums,
             "count": self._count,
             "images": self._images,
-            "seconds": self._elapsed(),
+            "seconds": self.seconds,
         }
 
     def restore(self, state: dict[str, Any], step: int) -> None:
@@ -87,21 +87,22 @@ class MetricsLog:
         if not self._path.is_file():
             return
         with open(self._path, newline="") as stream:
-            # A line cut short by a crash has no step that reads as a number.
-            kept = [
-                r for r in csv.DictReader(stream) if (r["step"] or "").isdigit() and int(r["step"]) <= step
-            ]
+            # A line cut short by a crash lacks its last column; the stump of its step may read as a number.
+            whole = [r for r in csv.DictReader(stream) if r.get(COLUMNS[-1])]
+            kept = [r for r in whole if int(r["step"]) <= step]
         with atomic_path(self._path) as temporary, open(temporary, "w", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
 
-    def _elapsed(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, all its legs together."""
         return self._seconds + time.monotonic() - self._clock
 
     def _write(self, row: dict[str, Any]) -> None:
         new = not self._path.exists()
-        row = {"seconds": round(self._elapsed(), 2), **row}
+        row = {"seconds": round(self.seconds, 2), **row}
         shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
         with open(self._path, "a", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, restval="")

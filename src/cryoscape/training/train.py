@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
@@ -32,7 +31,7 @@ from cryoscape.training.assemble import Geometry, build_model, build_prior, degr
 from cryoscape.training.config import Config
 from cryoscape.training.loop import Interrupted, Parts, Trainer
 from cryoscape.training.restraining import Restraints
-from cryoscape.training.run import Run, copy_reference, describe_particles, write_json
+from cryoscape.training.run import Run, copy_reference, describe_particles, fingerprint, write_json
 from cryoscape.training.sampling import BatchOrder, held_out_mask
 from cryoscape.training.schedule import total_steps
 
@@ -108,6 +107,7 @@ def train(
     if resume:
         run = Run.open(folder)
         _refuse_other_settings(run.config, config, folder)
+        _refuse_other_input(run, particles, model)
         geometry = run.geometry
         sign = run.info["particles"]["data_sign"]
     else:
@@ -144,6 +144,8 @@ def train(
     )
     total = total_steps(config.training, len(rows))
     if not resume:
+        # Only now, when nothing is left that could be refused, does an earlier run give way.
+        _clear_folder(folder)
         _start_folder(folder, config, model, particles, geometry, total, fabric)
         if found is not None:
             write_json(folder / "preflight.json", found.to_dict())
@@ -153,7 +155,7 @@ def train(
     else:
         trainer.calibrate()
         trainer.save()
-    started = time.monotonic()
+    _set_status(folder, "training", trainer.step)
     try:
         trainer.run()
     except Interrupted:
@@ -162,7 +164,7 @@ def train(
     except BaseException:
         _set_status(folder, "failed", trainer.step)
         raise
-    _set_status(folder, "trained", trainer.step, training_seconds=round(time.monotonic() - started, 1))
+    _set_status(folder, "trained", trainer.step, training_seconds=round(trainer.log.seconds, 1))
     return Run.open(folder)
 
 
@@ -232,22 +234,32 @@ def _fabric(config: Config) -> Fabric:
     if precision == "auto":
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "32"
     known: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    if index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()):
+        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
     devices: Any = [int(index)] if index else 1
     return Fabric(accelerator=kind, devices=devices, precision=known[precision])
 
 
 def _refuse_used_folder(folder: Path, force: bool) -> None:
-    if not (folder / "run.json").exists():
-        return
-    if not force:
+    if (folder / "run.json").exists() and not force:
         raise InputError(
             "the output folder holds another run",
             file=folder,
             remedy="Go on with --resume, replace it with --force, or name another folder.",
         )
+
+
+def _clear_folder(folder: Path) -> None:
     for name in ("checkpoints", "ensemble", "analysis", "maps", "particles", "logs"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("run.json", "metrics.csv", "embedding.npz", "report.html", "open_in_chimerax.cxc"):
+    for name in (
+        "run.json",
+        "preflight.json",
+        "metrics.csv",
+        "embedding.npz",
+        "report.html",
+        "open_in_chimerax.cxc",
+    ):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -271,6 +283,17 @@ def _refuse_other_settings(old: Config, new: Config, folder: Path) -> None:
             file=folder / "config.yaml",
             remedy="Resume without changing them, or train into another folder.",
         )
+
+
+def _refuse_other_input(run: Run, particles: Particles, model: AtomicModel) -> None:
+    """A resumed run goes on with the very particles and the model it began with."""
+    remedy = "Name the same files, or train into another folder."
+    if fingerprint(particles) != run.info["particles"]["fingerprint"]:
+        raise InputError(
+            "the run was started with other particles", file=particles.source.path, remedy=remedy
+        )
+    if not np.array_equal(model.coords, run.model.coords):
+        raise InputError("the run was started with another model", file=model.path, remedy=remedy)
 
 
 def _refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geometry) -> None:
