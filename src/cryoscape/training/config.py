@@ -188,7 +188,7 @@ class TrainingConfig(Section):
     """Norm at which gradients are clipped; 0 for never."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the exponential moving average of the weights; 0 for none."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 1
     """CPU threads; one is faster than two on a busy machine. 0 leaves PyTorch's own choice."""

@@ -74,7 +74,7 @@ class MetricsLog:
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs."""
         return {
-            "sums": self._sums,
+            "sums": dict(self._sums),
             "count": self._count,
             "images": self._images,
             "seconds": self.seconds,
