@@ -103,9 +103,22 @@ def evaluate_terms(
         Of the last posterior sample, detached.
     """
     q = model.posterior(features)
+    q = DiagonalGaussian(q.mean.float(), q.log_var.float())
+    samples = q.rsample(objective.samples, generator)
+    log_likelihoods, projections = [], batch.images
+    for z in samples:
+        # Under mixed precision only the encoder and the products of the projection are rounded.
+        with full_precision(z.device):
+            scene = model.decoder(z)
+        projections = scene.project(batch.rotations, model.likelihood.box, model.likelihood.pixel_size)
+        with full_precision(z.device):
+            value = model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group)
+        log_likelihoods.append(value)
     with full_precision(features.device):
-        return _terms_of(
-            DiagonalGaussian(q.mean.float(), q.log_var.float()),
+        return _with_restraints(
+            q,
+            samples,
+            torch.stack(log_likelihoods).mean(),
             model,
             prior,
             restraints,
@@ -115,17 +128,18 @@ def evaluate_terms(
             balance=balance,
             through_latent=through_latent,
             n_particles=n_particles,
-            generator=generator,
-        )
+        ), projections.detach()
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """Context without mixed precision: coordinates and Fourier sums need all of float32."""
+    """Context without mixed precision: coordinates and likelihoods need all of float32."""
     return torch.autocast(device.type, enabled=False)
 
 
-def _terms_of(
+def _with_restraints(
     q: DiagonalGaussian,
+    samples: Tensor,
+    log_likelihood: Tensor,
     model: ImageModel,
     prior: LatentPrior,
     restraints: Restraints | None,
@@ -136,13 +150,7 @@ def _terms_of(
     balance: float,
     through_latent: bool,
     n_particles: int,
-    generator: torch.Generator,
-) -> tuple[Terms, Tensor]:
-    samples = q.rsample(objective.samples, generator)
-    log_likelihoods, projections = [], batch.images
-    for z in samples:
-        projections = model.project(z, batch)
-        log_likelihoods.append(model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group))
+) -> Terms:
     kl = prior.kl_divergence(q, samples)
     weighted = beta * kl
     if objective.free_bits > 0:
@@ -157,8 +165,8 @@ def _terms_of(
         strain = restraints.terms(model.decoder.coordinates(z))
         if balance > 0:
             strain = strain.scaled(_balance_factor(model, samples[-1].detach(), batch, restraints, balance))
-    terms = Terms(
-        log_likelihood=torch.stack(log_likelihoods).mean(),
+    return Terms(
+        log_likelihood=log_likelihood,
         kl=kl.mean(),
         weighted_kl=weighted.mean(),
         bond=strain.bond,
@@ -166,7 +174,6 @@ def _terms_of(
         clash=strain.clash,
         penalty=model.decoder.penalty().to(zero) / n_particles,
     )
-    return terms, projections.detach()
 
 
 def _balance_factor(

@@ -38,7 +38,9 @@ class AtomicScene:
 
     def project(self, rotations: Tensor, box: int, pixel_size: float) -> Tensor:
         """Structure factors (B, box, box // 2 + 1), without envelope: the likelihood's gain carries it."""
-        points = self.scatterers(self.coords)
+        # Mixed precision is for the products of the projection, not for positions.
+        with torch.autocast(self.coords.device.type, enabled=False):
+            points = self.scatterers(self.coords)
         return gaussians.project_fourier(points, self.scatterers.weights, rotations, box, pixel_size)
 
 
