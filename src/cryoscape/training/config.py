@@ -28,7 +28,7 @@ class DataConfig(Section):
     """Which part of the images is used."""
 
     cutoff: Positive | None = None
-    """Resolution limit of the likelihood, A; by default where model and consensus agree (FSC 0.5)."""
+    """Resolution limit of the likelihood, A; by default where model and consensus stop agreeing."""
     held_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Fraction of the particles that are never trained on."""
     invert: bool | None = None

@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decoder": {"kind": "modes", "n_modes": 16, "cutoff": 12.0, "scatter_from": "bead"},
         "restraints": {"bond": 0.0, "network": 0.0, "clash": 0.0},
     },
-    # cryoSPHERE, official code 66d0bd8, parameters.yaml: 20 segments, encoder 512-512-64-64, Adam 3e-5,
+    # cryoSPHERE, official code 66d0bd8, parameters.yaml: 20 segments, encoder 512-256-64-64, Adam 3e-5,
     # batch 128, KL 0 -> 1 over the first half as a sum (no free bits), continuity and clash 0.1.
     "cryosphere": {
         "encoder": {

@@ -264,7 +264,7 @@ def _clear_folder(folder: Path) -> None:
 
 
 def _refuse_other_settings(old: Config, new: Config, folder: Path) -> None:
-    """A resumed run may change where it runs and how long, never what it computes."""
+    """A resumed run may change where it runs, never what it computes."""
     free = {"device", "threads", "checkpoint_minutes", "tensorboard"}
     a, b = old.model_dump(), new.model_dump()
     for settings in (a, b):
