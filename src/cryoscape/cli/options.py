@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cryoscape.cli.console import reporter
+from cryoscape.cli.console import reporter, say
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,10 +77,13 @@ def scan_images(particles: Particles, limit: int | None = None) -> None:
 
 
 def read_model(path: Path) -> AtomicModel:
-    """Read a reference model."""
+    """Read a reference model, and say what of it is left out."""
     from cryoscape.structures.atomic_model import AtomicModel
 
-    return AtomicModel.read(path)
+    model = AtomicModel.read(path)
+    for note in model.notes:
+        say(f"{path.name}: {note}")
+    return model
 
 
 def need_file(path: Path, remedy: str) -> None:

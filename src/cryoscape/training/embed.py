@@ -77,7 +77,7 @@ def embed(
     target = torch.device(device)
     # Copies, so that the run itself stays on the CPU.
     model, prior = copy.deepcopy(run.image_model).to(target), copy.deepcopy(run.prior).to(target)
-    baseline = _mean_structure(model, prior)
+    baseline = _best_single_structure(model, prior, images, target)
     held_out = np.ones(len(particles), dtype=bool)
     if own:
         held_out = held_out_mask(len(particles), run.config.data.held_out, run.config.training.seed)
@@ -106,10 +106,25 @@ def embed(
 
 
 @torch.no_grad()
-def _mean_structure(model: ImageModel, prior: LatentPrior) -> Tensor:
-    """Mean decoded structure over the prior, shape (N, 3): what a homogeneous model would be."""
-    z = prior.sample(256, torch.Generator().manual_seed(0)).to(model.decoder.reference)
-    return model.decoder.coordinates(z).mean(0)
+def _best_single_structure(
+    model: ImageModel, prior: LatentPrior, images: BandImages, device: torch.device
+) -> Tensor:
+    """Structure (N, 3) that explains all images best as the only one: what a homogeneous model would find.
+
+    The best, on up to 512 particles, of the reference, the mean of the prior's structures, and a few of
+    those themselves: where parts turn far, a mean of coordinates is no structure and explains nothing.
+    """
+    z = prior.sample(256, torch.Generator().manual_seed(0)).to(device)
+    structures = model.decoder.coordinates(z)
+    candidates = [model.decoder.reference, structures.mean(0), *structures[:16]]
+    rows = torch.linspace(0, len(images) - 1, min(512, len(images))).long()
+    totals = torch.zeros(len(candidates))
+    for part in rows.split(256):
+        batch = images.batch(part).to(device)
+        totals += torch.stack(
+            [model.structure_log_likelihood(coords, batch).sum().cpu() for coords in candidates]
+        )
+    return candidates[int(totals.argmax())]
 
 
 def _posterior(

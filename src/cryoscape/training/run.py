@@ -53,7 +53,7 @@ class Embedding:
     elbo : ndarray, shape (N,), float32
         Their difference.
     gain : ndarray, shape (N,), float32
-        elbo less log p(x | the mean structure): evidence for heterogeneity, nats.
+        elbo less log p(x | the best single structure): evidence for heterogeneity, nats.
     """
 
     uid: NDArray[np.uint64]
