@@ -36,7 +36,7 @@ def test_round_trip_of_tensors_and_header(tmp_path):
     checkpoint.save(path, groups, header)
     read, read_header = checkpoint.load(path)
     assert read_header == header
-    assert set(read) == {"model", "half", "state"}
+    assert set(read) == {"model", "state"}
     for group, tensors in read.items():
         assert set(tensors) == set(groups[group])
         for name, tensor in tensors.items():

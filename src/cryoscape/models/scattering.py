@@ -7,6 +7,7 @@ projection.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -93,6 +94,13 @@ class Scatterers(nn.Module):
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scatterers:
+        """A module of its own on the same tensors: none is ever written to, sparse ones cannot be copied."""
+        twin = copy.copy(self)
+        twin._buffers = dict(self._buffers)
+        memo[id(self)] = twin
+        return twin
 
     def forward(self, coords: Tensor) -> Tensor:
         """Beads (B, N, 3) to scattering points (B, P, 3), Angstrom."""

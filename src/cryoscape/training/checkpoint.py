@@ -75,7 +75,9 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         If the file is missing or damaged.
     """
     if not path.is_file():
-        raise InputError("there is no checkpoint", file=path, remedy="Train first, without --resume.")
+        raise InputError(
+            "there is no checkpoint", file=path, remedy="Train without --resume, or with --force."
+        )
     groups: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as stream:

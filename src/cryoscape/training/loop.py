@@ -167,6 +167,9 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Go back to a checkpoint."""
         groups, header = checkpoint.load(path)
+        for stump in path.parent.glob(".*.safetensors"):
+            # What a killed process was writing.
+            stump.unlink(missing_ok=True)
         checkpoint.load_module(self.parts.model, groups["model"], path)
         checkpoint.load_module(self.parts.prior, groups.get("prior", {}), path)
         checkpoint.restore_optimizer(self.optimizer, groups.get("optimizer", {}))
