@@ -7,11 +7,15 @@ two thin tables, with no interpolation and no voxel grid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+TABLE_MEMORY = 256 * 2**20
+"""Bytes that the sine and cosine tables of a projection may take; larger batches are done in pieces."""
 
 
 def project_real(
@@ -124,42 +128,86 @@ class _FourierProjection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, view: Tensor, weights: Tensor, box: int, step: float, dtype: torch.dtype) -> Tensor:
         n = box // 2
-        angles = 2 * torch.pi * step * view
-        # The weights ride on the y table, where they cost one row instead of a pass over a table.
-        tx, ty = _trig_table(angles[..., 0], n), _trig_table(angles[..., 1], n, weights)
-        tx, ty = tx.to(dtype), ty.to(dtype)
-        products = torch.bmm(ty, tx.transpose(1, 2)).to(view.dtype)
-        ctx.save_for_backward(tx, ty, weights)
-        ctx.step = step
-        cc, cs = products[:, :n, :n], products[:, :n, n:]
-        sc, ss = products[:, n:, :n], products[:, n:, n:]
+        ctx.step, ctx.n, ctx.dtype = step, n, dtype
+        pieces = list(torch.arange(len(view)).split(_images_at_once(view, n, dtype)))
         out = torch.zeros(view.shape[0], box, n + 1, 2, dtype=view.dtype, device=view.device)
-        # Rows 0 .. n - 1 are ky >= 0; row n is Nyquist; rows n + 1 .. box - 1 are ky = -(n - 1) .. -1.
-        torch.sub(cc, ss, out=out[:, :n, :n, 0])
-        torch.add(cs, sc, out=out[:, :n, :n, 1]).neg_()
-        out[:, n + 1 :, :n, 0] = (cc + ss)[:, 1:].flip(1)
-        out[:, n + 1 :, :n, 1] = (sc - cs)[:, 1:].flip(1)
+        tables: tuple[Tensor, ...] = ()
+        for piece in pieces:
+            here = slice(int(piece[0]), int(piece[-1]) + 1)
+            tables = _tables(view[here], _of(weights, here), step, n, dtype)
+            products = torch.bmm(tables[1], tables[0].transpose(1, 2)).to(view.dtype)
+            _half_plane(products, out[here])
+        # Tables that came in pieces are too large to be kept: the gradient makes them again.
+        ctx.save_for_backward(view, weights, *(tables if len(pieces) == 1 else ()))
         return torch.view_as_complex(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tx, ty, weights = ctx.saved_tensors
-        g = _product_gradient(grad, tx.shape[1] // 2)
-        grad_view = grad_weights = None
-        if ctx.needs_input_grad[0]:
-            # d cos(m a) = -m sin(m a), d sin(m a) = m cos(m a): rows of g are swapped and scaled first,
-            # which is cheaper than doing so to the tables.
-            scale = 2 * torch.pi * ctx.step
-            grad_x = _contract(_turned(g.transpose(1, 2), scale), ty, tx)
-            grad_y = _contract(_turned(g, scale), tx, ty)
-            grad_view = torch.stack([grad_x, grad_y], dim=-1)
-        if ctx.needs_input_grad[1]:
-            safe = torch.where(weights == 0, torch.ones_like(weights), weights)
-            grad_weights = _contract(g, tx, ty) / safe
-            if weights.dim() == 1:
-                grad_weights = grad_weights.sum(0)
+        view, weights, *kept = ctx.saved_tensors
+        n, dtype = ctx.n, ctx.dtype
+        parts = []
+        at_once = len(view) if kept else _images_at_once(view, n, dtype)
+        for piece in torch.arange(len(view)).split(at_once):
+            here = slice(int(piece[0]), int(piece[-1]) + 1)
+            some = _of(weights, here)
+            tables = kept or _tables(view[here], some, ctx.step, n, dtype)
+            parts.append(_table_gradients(grad[here], tables, some, ctx.step, ctx.needs_input_grad))
+        grad_view, grad_weights = (None if column[0] is None else torch.cat(column) for column in zip(*parts))
+        if grad_weights is not None and weights.dim() == 1:
+            grad_weights = grad_weights.sum(0)
         return grad_view, grad_weights, None, None, None
+
+
+def _of(weights: Tensor, images: slice) -> Tensor:
+    """Weights (N,) or (B, N) of some of the images."""
+    return weights if weights.dim() == 1 else weights[images]
+
+
+def _images_at_once(view: Tensor, n: int, dtype: torch.dtype) -> int:
+    """How many images' tables fit into `TABLE_MEMORY`, at least one."""
+    each = 2 * 2 * n * view.shape[1] * torch.empty(0, dtype=dtype).element_size()
+    return max(1, TABLE_MEMORY // max(each, 1))
+
+
+def _tables(view: Tensor, weights: Tensor, step: float, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Tables (B, 2 n, N) of the x and y axis."""
+    angles = 2 * torch.pi * step * view
+    # The weights ride on the y table, where they cost one row instead of a pass over a table.
+    tx, ty = _trig_table(angles[..., 0], n), _trig_table(angles[..., 1], n, weights)
+    return tx.to(dtype), ty.to(dtype)
+
+
+def _half_plane(products: Tensor, out: Tensor) -> None:
+    """Put products of the tables (B, 2 n, 2 n) into coefficients (B, 2 n, n + 1, 2)."""
+    n = products.shape[1] // 2
+    cc, cs = products[:, :n, :n], products[:, :n, n:]
+    sc, ss = products[:, n:, :n], products[:, n:, n:]
+    # Rows 0 .. n - 1 are ky >= 0; row n is Nyquist; rows n + 1 .. box - 1 are ky = -(n - 1) .. -1.
+    torch.sub(cc, ss, out=out[:, :n, :n, 0])
+    torch.add(cs, sc, out=out[:, :n, :n, 1]).neg_()
+    out[:, n + 1 :, :n, 0] = (cc + ss)[:, 1:].flip(1)
+    out[:, n + 1 :, :n, 1] = (sc - cs)[:, 1:].flip(1)
+
+
+def _table_gradients(
+    grad: Tensor, tables: Sequence[Tensor], weights: Tensor, step: float, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients in the view (B, N, 2) and in the weights (B, N), from that of the coefficients."""
+    tx, ty = tables
+    g = _product_gradient(grad, tx.shape[1] // 2)
+    grad_view = grad_weights = None
+    if needed[0]:
+        # d cos(m a) = -m sin(m a), d sin(m a) = m cos(m a): rows of g are swapped and scaled first,
+        # which is cheaper than doing so to the tables.
+        scale = 2 * torch.pi * step
+        grad_x = _contract(_turned(g.transpose(1, 2), scale), ty, tx)
+        grad_y = _contract(_turned(g, scale), tx, ty)
+        grad_view = torch.stack([grad_x, grad_y], dim=-1)
+    if needed[1]:
+        safe = torch.where(weights == 0, torch.ones_like(weights), weights)
+        grad_weights = _contract(g, tx, ty) / safe
+    return grad_view, grad_weights
 
 
 def _contract(g: Tensor, table: Tensor, other: Tensor) -> Tensor:
