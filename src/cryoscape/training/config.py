@@ -72,8 +72,8 @@ class AtomicConfig(StructureDecoderConfig):
     """Every residue moves (cryoSTAR)."""
 
     kind: Literal["atomic"] = "atomic"
-    hidden: tuple[int, ...] = (32, 64, 128, 256, 512)
-    activation: Activation = "relu"
+    hidden: tuple[int, ...] = (64, 128, 256)
+    activation: Activation = "silu"
 
 
 class ModesConfig(StructureDecoderConfig):
@@ -193,7 +193,7 @@ class TrainingConfig(Section):
     threads: Annotated[int, Field(ge=0)] = 1
     """CPU threads; one is faster than two on a busy machine. 0 leaves PyTorch's own choice."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Of the encoder and decoder networks; `auto` is bf16 on a GPU that has it, 32 elsewhere."""
+    """Of encoder and projection products; `auto` is bf16 on processors that compute in it, else 32."""
     checkpoint_minutes: Positive = 5.0
     log_every: Annotated[int, Field(ge=1)] = 50
     tensorboard: bool = False

@@ -232,12 +232,19 @@ def _fabric(config: Config) -> Fabric:
         raise InputError("an Apple GPU was asked for and none is there", remedy="Give --device cpu.")
     precision = config.training.precision
     if precision == "auto":
-        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "32"
+        precision = "bf16" if _computes_in_bf16(kind) else "32"
     known: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
     if index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()):
         raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
     devices: Any = [int(index)] if index else 1
     return Fabric(accelerator=kind, devices=devices, precision=known[precision])
+
+
+def _computes_in_bf16(kind: str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
 
 
 def _refuse_used_folder(folder: Path, force: bool) -> None:
