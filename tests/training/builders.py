@@ -129,7 +129,7 @@ QUICK: dict[str, Any] = {
     "encoder": {"kind": "score", "hidden": (32, 16)},
     "decoder": {"kind": "atomic", "hidden": (16, 32)},
     "likelihood": {"kind": "gaussian", "calibration": 100},
-    "training": {"steps": 24, "batch": 16, "log_every": 5, "device": "cpu", "lr": 2e-3},
+    "training": {"steps": 24, "batch": 16, "log_every": 5, "device": "cpu", "lr": 2e-3, "precision": "32"},
 }
 
 

@@ -25,6 +25,7 @@ CASES = {
         "decoder": {"kind": "modes", "n_modes": 4, "hidden": (16,)},
         "objective": {"samples": 2},
     },
+    "bf16": {"training": {"precision": "bf16"}},
     "streamed": {"data": {"cache_memory": 0.0}, "encoder": {"kind": "image+score"}},
 }
 

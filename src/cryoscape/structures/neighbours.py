@@ -148,6 +148,9 @@ class NeighbourList:
         reach = self.cutoff + self.skin
         found = [np.zeros((0, 2), dtype=np.int64)]
         for structure in coords.cpu().double().numpy():
+            if not np.isfinite(structure).all():
+                # Diverged: it has no neighbours, and whoever asks will see that in its energy.
+                continue
             # An unbalanced tree of large leaves: it is searched once, so the building counts.
             tree = cKDTree(structure, leafsize=32, balanced_tree=False, compact_nodes=False)
             found.append(tree.query_pairs(reach, output_type="ndarray"))
