@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 
 import mrcfile
 import numpy as np
@@ -106,3 +108,35 @@ def test_names_stay_where_they_still_lead_to_the_file(tmp_path):
     inside, outside = root / "RUN" / "p.star", tmp_path / "elsewhere" / "p.star"
     assert portable_names(["Extract/a.mrcs"], [file], inside) == ["Extract/a.mrcs"]
     assert portable_names(["Extract/a.mrcs"], [file], outside) == [str(file)]
+
+
+SPARSE = """
+import resource, struct, sys
+import numpy as np
+from cryoscape.data.stack import ImageStack
+
+n, box, path = 30000, 64, sys.argv[1]
+header = bytearray(1024)
+header[:16] = struct.pack("<4i", box, box, n, 2)
+header[28:40] = struct.pack("<3i", box, box, n)
+header[208:216] = b"MAP " + bytes([0x44, 0x44, 0, 0])
+with open(path, "wb") as handle:
+    handle.write(header)
+    handle.truncate(1024 + 4 * n * box * box)
+stack = ImageStack([path], np.zeros(n), np.arange(n))
+order = np.random.default_rng(0).permutation(n)
+assert not stack.images(order[:64]).any()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for rows in np.split(order, 300):
+    stack.images(rows)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sparse files and the unit of ru_maxrss are Linux's")
+def test_reading_a_large_stack_does_not_fill_the_memory(tmp_path):
+    """All of 490 MB (a sparse file) in random order: mapped pages count as memory until given back."""
+    done = subprocess.run(
+        [sys.executable, "-c", SPARSE, str(tmp_path / "a.mrcs")], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 200

@@ -18,6 +18,8 @@ from cryoscape.cli.options import (
     scan_images,
 )
 
+_SCANNED = 50_000  # images of which every pixel is looked at
+
 
 def check(
     particles: Annotated[Path, Parameter(help="Particle table, .star or .cs.")],
@@ -46,7 +48,9 @@ def check(
     table = read_particles(particles, datadir, passthrough)
     structure = None if model is None else read_model(model)
     volume = None if map_ is None else read_map(map_)
-    scan_images(table)
+    scan_images(table, limit=_SCANNED)
+    if len(table) > _SCANNED:
+        say(f"pixels: {_SCANNED} of the images were looked at; training refuses a bad one when it reads it")
     report = preflight(table, structure, volume, limit=limit, seed=seed, progress=reporter())
     say(str(report))
     if not force:

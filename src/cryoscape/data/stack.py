@@ -21,6 +21,7 @@ from cryoscape.errors import InputError
 _MODES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _HEADER_BYTES = 1024
 _OPEN_FILES = 32
+_MAPPED_BYTES = 2**26  # read before mapped pages are given back
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class _MappedFile:
             self._mapped.madvise(mmap.MADV_RANDOM)
         shape = (header.n, header.box, header.box)
         self._offset = header.offset
+        self._touched = 0
         self._pixels = np.frombuffer(
             self._mapped, dtype=header.dtype, count=math.prod(shape), offset=header.offset
         ).reshape(shape)
@@ -122,7 +124,16 @@ class _MappedFile:
         if hasattr(self._mapped, "madvise"):
             for run in np.split(index, np.flatnonzero(np.diff(index) > 1) + 1):
                 self._announce(int(run[0]), int(run[-1]) + 1)
-        return self._pixels[index]
+        images = self._pixels[index]
+        self._release(images.nbytes)
+        return images
+
+    def _release(self, touched: int) -> None:
+        """Give pages back to the file cache now and then: mapped, they count as the program's own memory."""
+        self._touched += touched
+        if self._touched > _MAPPED_BYTES and hasattr(self._mapped, "madvise"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
 
     def _announce(self, first: int, stop: int) -> None:
         """Let the kernel fetch a run of images in large requests."""
