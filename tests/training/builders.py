@@ -20,6 +20,7 @@ from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training.config import Config
 from cryoscape.training.presets import merged
 from cryoscape.training.train import Interpretation
+from tests.structures.builders import walk
 
 BOX, PIXEL, CUTOFF, SIGMA = 24, 3.0, 8.0, 2.5
 CORNER = (BOX // 2 * PIXEL,) * 3
@@ -43,26 +44,18 @@ class Sample:
         return AtomicModel.read(self.folder / "model.pdb")
 
 
-def states(n: int = 30, angle: float = 60.0) -> np.ndarray:
+def states(n: int = 30, angle: float = 25.0) -> np.ndarray:
     """Two conformations (2, n, 3) about the origin, Angstrom: the last two fifths turn about a hinge."""
-    s = np.arange(n)
-    turn = 1.745 * s
-    first = np.stack([2.3 * np.cos(turn), 2.3 * np.sin(turn), 1.5 * s], axis=1)
+    first = walk(n)
     hinge = 3 * n // 5
-    bend = np.radians(100.0)
-    first[hinge:] = _turned(first[hinge:], first[hinge], bend, axis=0)
     second = first.copy()
-    second[hinge:] = _turned(first[hinge:], first[hinge], np.radians(angle), axis=1)
+    second[hinge:] = _turned(first[hinge:], first[hinge], np.radians(angle))
     return np.stack([first, second]) - first.mean(axis=0)
 
 
-def _turned(points: np.ndarray, about: np.ndarray, angle: float, axis: int) -> np.ndarray:
+def _turned(points: np.ndarray, about: np.ndarray, angle: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
-    i, j = [k for k in range(3) if k != axis]
-    matrix = np.eye(3)
-    matrix[i, i] = matrix[j, j] = c
-    matrix[i, j], matrix[j, i] = -s, s
-    return (points - about) @ matrix.T + about
+    return (points - about) @ np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]]) + about
 
 
 def make_sample(folder: Path, *, n: int = 120, snr: float = 0.5, share: float = 0.5, seed: int = 0) -> Sample:

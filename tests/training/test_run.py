@@ -13,7 +13,9 @@ from tests.training.builders import KNOWN, settings
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    return shutil.copytree(trained.path, tmp_path / "run")
+    copy = shutil.copytree(trained.path, tmp_path / "run")
+    (copy / "embedding.npz").unlink(missing_ok=True)
+    return copy
 
 
 @pytest.mark.parametrize(
