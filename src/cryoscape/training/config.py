@@ -72,8 +72,8 @@ class AtomicConfig(StructureDecoderConfig):
     """Every residue moves (cryoSTAR)."""
 
     kind: Literal["atomic"] = "atomic"
-    hidden: tuple[int, ...] = (64, 128, 256)
-    activation: Activation = "silu"
+    hidden: tuple[int, ...] = (32, 64, 128, 256, 512)
+    activation: Activation = "relu"
 
 
 class ModesConfig(StructureDecoderConfig):
