@@ -164,12 +164,11 @@ def run_training(
     from cryoscape.cli.analyze import describe
     from cryoscape.preflight.check import preflight
     from cryoscape.report.page import write_report
-    from cryoscape.training.embed import embed
     from cryoscape.training.train import needs_check
     from cryoscape.training.train import train as train_model
 
     one_thread(config.training.threads)
-    device = pick_device(config.training.device)
+    pick_device(config.training.device)  # a device that is not there is refused before anything is read
     progress = reporter()
     table, structure = read_particles(particles, datadir, passthrough), read_model(model)
     found = None
@@ -186,6 +185,5 @@ def run_training(
         if (out / "checkpoints" / "last.safetensors").exists():
             progress.note("a checkpoint is saved; the same command with --resume goes on from it")
         raise
-    embed(run, device=device, progress=progress)
     say(describe(analyze(run, say=progress.note)))
     say(f"written: {write_report(run)}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -90,8 +92,9 @@ class LatentPrior(nn.Module, ABC):
     def log_partition(self) -> LogPartition:
         """Log Z of `energy` with its error."""
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log density, shape (..., d) -> (...), nats."""
+    def log_prob(self, z: Tensor | NDArray[np.floating[Any]]) -> Tensor:
+        """Log density of points, also of a NumPy array of embeddings, shape (..., d) -> (...), nats."""
+        z = z if isinstance(z, Tensor) else torch.as_tensor(z, dtype=torch.float32)
         return -self.energy(z) - self.log_partition().value
 
     def kl_divergence(self, q: PosteriorLike, z: Tensor | None = None) -> Tensor:

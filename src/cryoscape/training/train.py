@@ -65,6 +65,7 @@ def train(
     found: PreflightReport | None = None,
     resume: bool = False,
     force: bool = False,
+    embedding: bool = True,
     progress: ProgressReporter | None = None,
 ) -> Run:
     """Train an ensemble model and leave a run folder.
@@ -87,6 +88,8 @@ def train(
         Go on from the last checkpoint; the result equals that of an uninterrupted run.
     force : bool
         Replace an earlier run in `out`; accept what the check would refuse.
+    embedding : bool
+        Compute the posteriors of all particles at the end (`training.embed`), so that `Run.embedding` is there.
     progress : ProgressReporter, optional
 
     Returns
@@ -165,7 +168,13 @@ def train(
         _set_status(folder, "failed", trainer.step)
         raise
     _set_status(folder, "trained", trainer.step, training_seconds=round(trainer.log.seconds, 1))
-    return Run.open(folder)
+    run = Run.open(folder)
+    if embedding:
+        # Imported here because embedding needs this module.
+        from cryoscape.training.embed import embed
+
+        embed(run, device=str(fabric.device), progress=progress)
+    return run
 
 
 def set_threads(threads: int) -> None:
@@ -244,7 +253,8 @@ def _computes_in_bf16(kind: str) -> bool:
     """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return kind == "cpu" and bool(known.get("avx512_bf16", False))
 
 
 def _refuse_used_folder(folder: Path, force: bool) -> None:
