@@ -41,7 +41,7 @@ class AtomicModel:
     left_out : dict of str to int
         What the file holds and the model does not ("waters", "ligands", "hydrogen atoms", ...).
     path : Path or None
-        The file it was read from.
+        The file it was read from; None for a copy that was changed since.
     """
 
     coords: NDArray[np.float32]
@@ -126,6 +126,7 @@ class AtomicModel:
             self,
             coords=(self.coords + shift).astype(np.float32),
             heavy_coords=(self.heavy_coords + shift).astype(np.float32),
+            path=None,
         )
 
     def with_coords(self, coords: ArrayLike) -> AtomicModel:
@@ -134,7 +135,7 @@ class AtomicModel:
         if new.shape != self.coords.shape:
             raise ValueError(f"expected coordinates of shape {self.coords.shape}, got {new.shape}")
         moved = (self.heavy_coords + (new - self.coords)[self.heavy_residue]).astype(np.float32)
-        return replace(self, coords=new, heavy_coords=moved)
+        return replace(self, coords=new, heavy_coords=moved, path=None)
 
     def subset(self, index: ArrayLike) -> AtomicModel:
         """The residues `index` (indices or a boolean mask), with their heavy atoms, in the given order."""
@@ -151,6 +152,7 @@ class AtomicModel:
             heavy_coords=self.heavy_coords[heavy],
             heavy_weights=self.heavy_weights[heavy],
             heavy_residue=place[self.heavy_residue[heavy]],
+            path=None,
         )
 
 
