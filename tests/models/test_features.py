@@ -1,9 +1,9 @@
 import torch
-from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
 from cryoscape.models import features
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.physics import gaussians
+from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
 
 def setup(n=32, noise=2.0):
@@ -87,3 +87,14 @@ def test_pooling_keeps_the_sum_of_squares_of_a_common_motion():
     assert matrix.shape == (8, 100)
     pooled = matrix @ torch.ones(100)
     torch.testing.assert_close(pooled.square().sum(), torch.tensor(100.0))
+
+
+def test_the_field_grid_is_every_grid_point_near_a_residue():
+    coords = 15 * torch.randn(40, 3, generator=torch.Generator().manual_seed(2))
+    grid = features.field_grid(coords, 6.0, 10.0)
+    low, high = coords.amin(0) - 10, coords.amax(0) + 10
+    axes = [torch.arange(float(a), float(b) + 6, 6.0) for a, b in zip(low, high)]
+    whole = torch.cartesian_prod(*axes)
+    near = torch.cdist(whole, coords, compute_mode="donot_use_mm_for_euclid_dist").amin(1) <= 10
+    torch.testing.assert_close(grid, whole[near])
+    assert 0 < len(grid) < len(whole)

@@ -9,6 +9,7 @@ matched-filter residual sampled on a coarse grid around the structure, for motio
 from __future__ import annotations
 
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,7 +65,9 @@ def field_grid(coords: Tensor, spacing: float, margin: float) -> Tensor:
     low, high = coords.amin(0) - margin, coords.amax(0) + margin
     axes = [torch.arange(float(a), float(b) + spacing, spacing) for a, b in zip(low, high)]
     grid = torch.cartesian_prod(*axes).to(coords)
-    return grid[torch.cdist(grid, coords).amin(1) <= margin]
+    # A tree, because the table of all distances of a large assembly takes gigabytes.
+    distance, _ = cKDTree(coords.numpy()).query(grid.numpy(), distance_upper_bound=margin)
+    return grid[torch.from_numpy(distance <= margin)]
 
 
 def field_features(
