@@ -15,9 +15,9 @@ from cryoscape.models.image_model import ImageModel
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
+from cryoscape.training.hardware import set_threads
 from cryoscape.training.run import Embedding, Run
 from cryoscape.training.sampling import held_out_mask, step_generator
-from cryoscape.training.train import set_threads
 
 _SAMPLES = 4
 

@@ -163,6 +163,9 @@ class Run:
         if chosen.is_file():
             rows = np.load(chosen, allow_pickle=False)
             particles = particles.select(rows[rows < len(particles)])
+        elif len(particles) > source["n"]:
+            # The first rows of a table are a selection that needs no list.
+            particles = particles.select(np.arange(source["n"]))
         if fingerprint(particles) != source["fingerprint"]:
             raise InputError(
                 "the particles are not those of the training, or not in their order",

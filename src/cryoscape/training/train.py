@@ -29,6 +29,7 @@ from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training.assemble import Geometry, build_model, build_prior, degrees_of_freedom
 from cryoscape.training.config import Config
+from cryoscape.training.hardware import build_fabric, set_threads
 from cryoscape.training.loop import Interrupted, Parts, Trainer
 from cryoscape.training.restraining import Restraints
 from cryoscape.training.run import Run, copy_reference, describe_particles, fingerprint, write_json
@@ -89,7 +90,7 @@ def train(
     force : bool
         Replace an earlier run in `out`; accept what the check would refuse.
     embedding : bool
-        Compute the posteriors of all particles at the end (`training.embed`), so that `Run.embedding` is there.
+        Compute the posteriors of all particles at the end, so that `Run.embedding` is there.
     progress : ProgressReporter, optional
 
     Returns
@@ -129,7 +130,7 @@ def train(
         assert interpretation is not None
         geometry = Geometry(images.box, images.pixel_size, cutoff, images.n_groups, interpretation.offset)
         _refuse_outside_box(model, particles, geometry)
-    fabric = _fabric(config)
+    fabric = build_fabric(config)
     images.prepare(progress)
     seed_everything(config.training.seed, verbose=False)
     modules = build_model(config, model, geometry)
@@ -177,16 +178,6 @@ def train(
     return run
 
 
-def set_threads(threads: int) -> None:
-    """CPU threads of PyTorch (0 leaves its own choice), and denormals flushed to zero.
-
-    Subnormal numbers in Gaussian tails cost a factor of two on x86 and carry no information.
-    """
-    if threads > 0:
-        torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-
-
 def needs_check(config: Config) -> bool:
     """Whether frame, sign or band are left to the pre-flight check."""
     d = config.data
@@ -223,38 +214,6 @@ def _restraints(
     if not isinstance(decoder, StructureDecoder) or r.bond == r.network == r.clash == 0:
         return None
     return Restraints(model, r, degrees_of_freedom(geometry), device)
-
-
-def _fabric(config: Config) -> Fabric:
-    name = config.training.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps"):
-        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "a GPU was asked for and none is there",
-            remedy="Give --device cpu, or install a CUDA build of torch.",
-        )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("an Apple GPU was asked for and none is there", remedy="Give --device cpu.")
-    precision = config.training.precision
-    if precision == "auto":
-        precision = "bf16" if _computes_in_bf16(kind) else "32"
-    known: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    if index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
-    devices: Any = [int(index)] if index else 1
-    return Fabric(accelerator=kind, devices=devices, precision=known[precision])
-
-
-def _computes_in_bf16(kind: str) -> bool:
-    """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return kind == "cpu" and bool(known.get("avx512_bf16", False))
 
 
 def _refuse_used_folder(folder: Path, force: bool) -> None:

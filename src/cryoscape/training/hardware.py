@@ -1,0 +1,63 @@
+"""Where a run computes: device, precision and threads."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from cryoscape.errors import InputError
+from cryoscape.training.config import Config
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of PyTorch (0 leaves its own choice), and denormals flushed to zero.
+
+    Subnormal numbers in Gaussian tails cost a factor of two on x86 and carry no information.
+    """
+    if threads > 0:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+
+
+def build_fabric(config: Config) -> Fabric:
+    """Device and precision of a configuration, as Lightning Fabric's object.
+
+    Raises
+    ------
+    InputError
+        If a device is asked for that is not there.
+    """
+    name = config.training.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "a GPU was asked for and none is there",
+            remedy="Give --device cpu, or install a CUDA build of torch.",
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("an Apple GPU was asked for and none is there", remedy="Give --device cpu.")
+    precision = config.training.precision
+    if precision == "auto":
+        precision = "bf16" if _computes_in_bf16(kind) else "32"
+    known: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    if index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()):
+        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
+    # Its notices about mixed precision would break into the progress lines.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    devices: Any = [int(index)] if index else 1
+    return Fabric(accelerator=kind, devices=devices, precision=known[precision])
+
+
+def _computes_in_bf16(kind: str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware; emulation is slower than float32."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return kind == "cpu" and bool(known.get("avx512_bf16", False))
