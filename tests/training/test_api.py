@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.training.builders import KNOWN, settings
 
@@ -36,3 +37,13 @@ def test_a_cryosparc_table_of_the_same_particles_trains_alike(sample, tmp_path) 
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert np.isfinite(losses[0]).any()
     np.testing.assert_array_equal(runs[0].embedding.uid, runs[1].embedding.uid)
+
+
+@pytest.mark.parametrize("rows", [range(80), range(100, 20, -1)])
+def test_a_selection_of_the_table_is_found_again(sample, tmp_path, rows) -> None:
+    from cryoscape import Run, train
+
+    chosen = sample.particles.select(np.array(rows))
+    run = train(chosen, sample.model, settings(), tmp_path / "RUN", interpretation=KNOWN)
+    np.testing.assert_array_equal(run.embedding.uid, chosen.uid)
+    np.testing.assert_array_equal(Run.open(tmp_path / "RUN").particles.row, list(rows))
