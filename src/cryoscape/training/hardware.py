@@ -34,15 +34,13 @@ def build_fabric(config: Config) -> Fabric:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps"):
+    if kind not in ("cpu", "cuda"):
         raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "a GPU was asked for and none is there",
             remedy="Give --device cpu, or install a CUDA build of torch.",
         )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("an Apple GPU was asked for and none is there", remedy="Give --device cpu.")
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(kind) else "32"

@@ -118,9 +118,7 @@ class Trainer:
         t = config.training
         module = TrainingStep(parts, config)
         # The fused optimiser passes over the weights once instead of a dozen times.
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=t.lr, weight_decay=t.weight_decay, fused=self.device.type != "mps"
-        )
+        optimizer = torch.optim.AdamW(module.parameters(), lr=t.lr, weight_decay=t.weight_decay, fused=True)
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.ema: torch.optim.swa_utils.AveragedModel | None = None
         if t.ema > 0:
