@@ -140,11 +140,11 @@ class Trainer:
         model = self.parts.model
         settings = self.config.likelihood
         if isinstance(model.likelihood, GaussianLikelihood) and settings.kind == "gaussian":
-            wanted = settings.calibration
+            wanted = min(settings.calibration, self.parts.n_training)
             reference = model.decoder.reference[None]
             sums, seen, step = None, 0, 0
             with self.progress.task("calibrating noise", wanted, "images") as task:
-                while seen < min(wanted, self.parts.n_training):
+                while seen < wanted:
                     batch = self.parts.images.batch(self.parts.order.at(step)).to(self.device)
                     scene = model.decoder.scene(reference.expand(len(batch.rows), -1, -1))
                     projections = scene.project(
