@@ -112,13 +112,13 @@ def main() -> None:
         particles = len(truth["state"])
     stem = arguments.out / f"{data.name}-{arguments.steps}-seed{arguments.seed}"
     title = f"{data.name}: {particles:,} particles, SNR {snr:g}, {arguments.steps:,} steps of 64"
-    draw(curves, trivial, cv, title, stem.with_suffix(".png"))
+    draw(curves, trivial, cv, title, stem.with_name(f"{stem.name}.png"))
     picks = sorted({0, len(cv) // 4, len(cv) // 2, 3 * len(cv) // 4, len(cv) - 1})
     rows = [[c["label"], c["mean"], *(c["per_state"][s] for s in picks)] for c in curves.values()]
     print(table(["method", "mean, A", *(f"state {s}" for s in picks)], rows))
     result = {"set": data.name, "snr": snr, "steps": arguments.steps, "seed": arguments.seed}
     result |= {"machine": machine(), "trivial_per_state": trivial, "curves": curves}
-    write_json(stem.with_suffix(".json"), result)
+    write_json(stem.with_name(f"{stem.name}.json"), result)
 
 
 if __name__ == "__main__":

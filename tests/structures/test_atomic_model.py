@@ -28,8 +28,8 @@ def test_beads_weights_and_heavy_atoms(tmp_path):
     assert model.chains == ("A", "B")
     assert model.residue_number.tolist() == [1, 2, 1, 2]
     np.testing.assert_allclose(model.coords[:2], [[0, 0.5, 0.1], [3.8, 1.0, 0.1]], atol=1e-6)
-    # N 7, C 6, C 6, O 8; the third residue has no O, the fourth only a CA and a hydrogen.
-    assert model.weights.tolist() == [27, 27, 19, 6]
+    # N 7, C 6, C 6, O 8; the third residue has no O; the fourth, known by its CA alone, weighs as a glycine.
+    assert model.weights.tolist() == [27, 27, 19, 27]
     assert model.heavy_residue.tolist() == [0] * 4 + [1] * 4 + [2] * 3 + [3]
     assert model.heavy_weights.sum() == model.weights.sum()
     assert model.left_out == {"hydrogen atoms": 1}

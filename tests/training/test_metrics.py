@@ -63,7 +63,7 @@ def test_going_back_drops_later_lines_and_goes_on_counting(path):
     found = read_metrics(path)
     assert found["log_likelihood"][-1] == 4.0
     assert found["images"][-1] == 70
-    assert found["seconds"][-1] >= state["seconds"]
+    assert found["seconds"][-1] >= 0.999 * state["seconds"] > 0.0
 
 
 @pytest.mark.parametrize("torn", ["1", "12", "120,1200,train,0.5", "120,1200,train" + ",1" * 11, ""])

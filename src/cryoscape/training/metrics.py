@@ -102,7 +102,7 @@ class MetricsLog:
 
     def _write(self, row: dict[str, Any]) -> None:
         new = not self._path.exists()
-        row = {"seconds": round(self.seconds, 2), **row}
+        row = {"seconds": self.seconds, **row}
         shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
         with open(self._path, "a", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, restval="")
