@@ -212,7 +212,7 @@ def _table_gradients(
 
 def _contract(g: Tensor, table: Tensor, other: Tensor) -> Tensor:
     """Sum over m of other_m (g @ table)_m, shape (B, N), in the precision of g."""
-    return (other * torch.bmm(g.to(table.dtype), table)).sum(1, dtype=g.dtype)
+    return (other * torch.bmm(g.to(table.dtype), table)).sum(1).to(g.dtype)
 
 
 def _product_gradient(grad: Tensor, n: int) -> Tensor:
