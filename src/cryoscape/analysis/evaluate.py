@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cryoscape.analysis.components import decode_in_chunks, posterior
 from cryoscape.analysis.evaluation import Evaluation, StateRow
-from cryoscape.analysis.geometry import bond_deviation, clash_counts
 from cryoscape.analysis.records import write_arrays, write_json
 from cryoscape.analysis.truth import Truth
 from cryoscape.errors import InputError
+from cryoscape.structures.geometry import bond_deviation, clash_counts
 from cryoscape.structures.restraints import find_pairs
 
 if TYPE_CHECKING:

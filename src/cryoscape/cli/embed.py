@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import DataDir, Device, Passthrough, RunFolder, pick_device, read_particles
+from cryoscape.cli.options import DataDir, Device, Passthrough, RunFolder, read_particles
 from cryoscape.errors import InputError
 
 
@@ -28,6 +28,7 @@ def embed(
 ) -> None:
     """Write mean, sd and elbo (nats) of each particle's latent posterior."""
     from cryoscape.training.embed import embed as embed_particles
+    from cryoscape.training.hardware import find_device
     from cryoscape.training.run import Run
 
     opened = Run.open(run)
@@ -39,7 +40,7 @@ def embed(
     else:
         target = out or run / "particles" / f"{particles.stem}.npz"
     found = embed_particles(
-        opened, table, refine_steps=refine_steps, device=pick_device(device), progress=reporter()
+        opened, table, refine_steps=refine_steps, device=str(find_device(device)), progress=reporter()
     )
     if particles is not None:
         found.write(target)

@@ -33,21 +33,6 @@ def one_thread(threads: int = 1) -> None:
         torch.set_num_threads(threads)
 
 
-def pick_device(name: str) -> str:
-    """Resolve `auto` to the GPU where there is one, and refuse a GPU that is not there."""
-    import torch
-
-    there = torch.cuda.is_available()
-    if name == "auto":
-        return "cuda" if there else "cpu"
-    if name.startswith("cuda") and not there:
-        raise InputError("a GPU was asked for and none is there", remedy="Give --device cpu.")
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu or cuda.") from error
-
-
 def read_particles(path: Path, datadir: Path | None = None, passthrough: tuple[Path, ...] = ()) -> Particles:
     """Read a particle table."""
     from cryoscape.data.particles import Particles

@@ -13,7 +13,6 @@ from cryoscape.cli.options import (
     DataDir,
     Passthrough,
     one_thread,
-    pick_device,
     read_model,
     read_particles,
     scan_images,
@@ -164,11 +163,12 @@ def run_training(
     from cryoscape.cli.analyze import describe
     from cryoscape.preflight.check import preflight
     from cryoscape.report.page import write_report
+    from cryoscape.training.hardware import find_device
     from cryoscape.training.train import needs_check
     from cryoscape.training.train import train as train_model
 
     one_thread(config.training.threads)
-    pick_device(config.training.device)  # a device that is not there is refused before anything is read
+    find_device(config.training.device)  # a device that is not there is refused before anything is read
     progress = reporter()
     table, structure = read_particles(particles, datadir, passthrough), read_model(model)
     found = None

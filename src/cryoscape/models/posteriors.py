@@ -4,31 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
-
-
-class Posterior(Protocol):
-    """What an encoder returns and a prior takes."""
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of z, shape (B, d)."""
-        ...
-
-    def rsample(self, k: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """Reparameterised samples, shape (k, B, d)."""
-        ...
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log density of z (..., B, d) -> (..., B), nats."""
-        ...
-
-    def entropy(self) -> Tensor:
-        """Differential entropy, shape (B,), nats."""
-        ...
 
 
 @dataclass(frozen=True)

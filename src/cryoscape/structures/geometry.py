@@ -66,21 +66,64 @@ def geometry_report(coords: ArrayLike, pairs: RestraintPairs, clash_cutoff: floa
     xyz = np.asarray(coords, dtype=np.float64)
     if xyz.ndim != 3 or xyz.shape[2] != 3 or not len(xyz):
         raise ValueError(f"expected coordinates of shape (m, N, 3), got {xyz.shape}")
-    i, j = pairs.bonds.cpu().numpy().T
-    change = np.linalg.norm(xyz[:, i] - xyz[:, j], axis=-1) - pairs.bond_lengths.cpu().numpy()
-    if change.shape[1] == 0:
-        change = np.zeros((len(xyz), 1))
-    excluded = pairs.excluded.cpu().numpy()
+    bonds, lengths = pairs.bonds.cpu().numpy(), pairs.bond_lengths.cpu().numpy()
+    i, j = bonds.T
+    change = np.abs(np.linalg.norm(xyz[:, i] - xyz[:, j], axis=-1) - lengths)
     return GeometryReport(
-        bond_rms=np.sqrt((change**2).mean(axis=1)),
-        bond_worst=np.abs(change).max(axis=1),
-        n_clashes=np.array([_count_clashes(x, excluded, clash_cutoff) for x in xyz], dtype=np.int64),
+        bond_rms=bond_deviation(xyz, bonds, lengths),
+        bond_worst=change.max(axis=1, initial=0.0),
+        n_clashes=clash_counts(xyz, pairs.excluded.cpu().numpy(), clash_cutoff),
         clash_cutoff=clash_cutoff,
         n_bonds=len(i),
     )
 
 
-def _count_clashes(xyz: NDArray[np.float64], excluded: NDArray[np.int64], cutoff: float) -> int:
-    close = len(cKDTree(xyz).query_pairs(cutoff, output_type="ndarray"))
-    allowed = np.linalg.norm(xyz[excluded[:, 0]] - xyz[excluded[:, 1]], axis=1) <= cutoff
-    return close - int(allowed.sum())
+def bond_deviation(coords: NDArray, bonds: NDArray, lengths: NDArray) -> NDArray[np.float64]:
+    """Root mean square deviation of bond lengths, a structure at a time.
+
+    Parameters
+    ----------
+    coords : ndarray, shape (n, N, 3)
+        Structures, A.
+    bonds : ndarray, shape (E, 2), int
+        Bonded residues.
+    lengths : ndarray, shape (E,)
+        Their lengths in the reference, A.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        A; zeros where there is no bond.
+    """
+    if len(bonds) == 0:
+        return np.zeros(len(coords))
+    ends = np.asarray(coords, dtype=np.float64)[:, np.asarray(bonds)]
+    found = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1)
+    return np.sqrt(np.mean((found - np.asarray(lengths)) ** 2, axis=1))
+
+
+def clash_counts(coords: NDArray, bonds: NDArray, cutoff: float = 4.0) -> NDArray[np.int64]:
+    """Pairs of residues closer than the cut-off that are not bonded, a structure at a time.
+
+    Parameters
+    ----------
+    coords : ndarray, shape (n, N, 3)
+        Structures, A.
+    bonds : ndarray, shape (E, 2), int
+        Bonded residues, which may be close.
+    cutoff : float
+        A; beads of residues that are not neighbours in sequence are seldom closer than 4 A.
+
+    Returns
+    -------
+    ndarray, shape (n,), int
+    """
+    bonds = np.sort(np.asarray(bonds, dtype=np.int64).reshape(-1, 2), axis=1)
+    n_residues = coords.shape[1]
+    bonded = np.unique(bonds[:, 0] * n_residues + bonds[:, 1])
+    counts = np.empty(len(coords), dtype=np.int64)
+    for i, structure in enumerate(np.asarray(coords, dtype=np.float64)):
+        close = cKDTree(structure).query_pairs(cutoff, output_type="ndarray")
+        close = np.sort(close, axis=1)
+        counts[i] = np.count_nonzero(~np.isin(close[:, 0] * n_residues + close[:, 1], bonded))
+    return counts

@@ -22,6 +22,30 @@ def set_threads(threads: int) -> None:
     torch.set_flush_denormal(True)
 
 
+def find_device(name: str) -> torch.device:
+    """Resolve a device's name; `auto` is the GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "a GPU was asked for and none is there",
+            remedy="Give --device cpu, or install a CUDA build of torch.",
+        )
+    known = name == "cpu" or (
+        kind == "cuda" and (name == kind or (index.isdigit() and int(index) < torch.cuda.device_count()))
+    )
+    if not known:
+        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
+    return torch.device(name)
+
+
 def build_fabric(config: Config) -> Fabric:
     """Device and precision of a configuration, as Lightning Fabric's object.
 
@@ -30,26 +54,15 @@ def build_fabric(config: Config) -> Fabric:
     InputError
         If a device is asked for that is not there.
     """
-    name = config.training.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "a GPU was asked for and none is there",
-            remedy="Give --device cpu, or install a CUDA build of torch.",
-        )
+    device = find_device(config.training.device)
+    kind = device.type
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(kind) else "32"
     known: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    if index and not (kind == "cuda" and index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise InputError(f"there is no device {name!r}", remedy="Give --device auto, cpu, cuda or cuda:1.")
     # Its notices about mixed precision would break into the progress lines.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    devices: Any = [int(index)] if index else 1
+    devices: Any = 1 if device.index is None else [device.index]
     return Fabric(accelerator=kind, devices=devices, precision=known[precision])
 
 

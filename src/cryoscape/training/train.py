@@ -29,6 +29,7 @@ from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training.assemble import Geometry, build_model, build_prior, degrees_of_freedom
 from cryoscape.training.config import Config
+from cryoscape.training.embed import embed
 from cryoscape.training.hardware import build_fabric, set_threads
 from cryoscape.training.loop import Interrupted, Parts, Trainer
 from cryoscape.training.restraining import Restraints
@@ -171,9 +172,6 @@ def train(
     _set_status(folder, "trained", trainer.step, training_seconds=round(trainer.log.seconds, 1))
     run = Run.open(folder)
     if embedding:
-        # Imported here because embedding needs this module.
-        from cryoscape.training.embed import embed
-
         embed(run, device=str(fabric.device), progress=progress)
     return run
 
