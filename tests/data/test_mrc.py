@@ -71,6 +71,11 @@ def test_written_map_is_a_map_with_origin_zero(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+def test_a_map_keeps_its_place(tmp_path):
+    write_map(tmp_path / "a.mrc", np.zeros((4, 4, 4)), 1.5, origin=(1.0, -2.5, 30.0))
+    np.testing.assert_allclose(read_map(tmp_path / "a.mrc").origin, [1.0, -2.5, 30.0])
+
+
 def test_image_is_no_map_to_write(tmp_path):
     with pytest.raises(ValueError, match="three axes"):
         write_map(tmp_path / "a.mrc", np.zeros((4, 4)), 1.0)

@@ -122,8 +122,14 @@ def _clean(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def write_map(path: str | PathLike[str], data: ArrayLike, voxel_size: float) -> None:
-    """Write a density map, 32-bit, with the origin at voxel 0.
+def write_map(
+    path: str | PathLike[str],
+    data: ArrayLike,
+    voxel_size: float,
+    *,
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> None:
+    """Write a density map, 32-bit.
 
     Parameters
     ----------
@@ -133,6 +139,8 @@ def write_map(path: str | PathLike[str], data: ArrayLike, voxel_size: float) -> 
         The density.
     voxel_size : float
         Angstrom.
+    origin : tuple of float
+        Position (x, y, z) of voxel (0, 0, 0), Angstrom.
 
     Raises
     ------
@@ -152,6 +160,9 @@ def write_map(path: str | PathLike[str], data: ArrayLike, voxel_size: float) -> 
         # Without this a cube of images and a map look alike to other programs.
         mrc.set_volume()
         mrc.voxel_size = voxel_size
+        mrc.header.origin = origin
+        start = mrc.header.origin
+        start.x, start.y, start.z = np.asarray(origin, dtype=np.float64)
 
 
 def open_stack_writer(
