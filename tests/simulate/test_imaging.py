@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryoscape.physics.fourier import crop, inverse
 from cryoscape.physics.gaussians import project_real
 from cryoscape.physics.rotations import random_rotations
 from cryoscape.simulate.imaging import (
@@ -43,16 +44,30 @@ def test_preferred_orientations_are_von_mises_fisher(kappa):
     assert np.abs(rotations[:, 2, :2].mean(0)).max() < 0.05
 
 
-def test_quick_projection_equals_the_plain_one_even_over_the_edge():
+def test_fine_pixels_show_the_gaussians_themselves():
     generator = torch.Generator().manual_seed(0)
-    coords = 30 * torch.randn(3, 40, 3, generator=generator)
-    weights = torch.rand(40, generator=generator)
+    coords = 5 * torch.randn(3, 40, 3, generator=generator)
+    weights = torch.rand(3, 40, generator=generator)
     rotations = random_rotations(3, generator).float()
     shifts = 4 * torch.randn(3, 2, generator=generator)
-    for sigma, pixel, box in ((1.0, 1.0, 64), (2.0, 1.3, 32), (1.0, 3.0, 16)):
-        expected = project_real(coords, weights, sigma, rotations, box, pixel, shifts)
-        quick = project(coords, weights, sigma, rotations, shifts, box, pixel)
-        torch.testing.assert_close(quick, expected, rtol=0, atol=1e-6 * float(expected.max()))
+    images = inverse(project(coords, weights, 1.5, rotations, shifts, 64, 1.0), 64)
+    for b in range(3):
+        args = coords[b : b + 1], weights[b], 1.5, rotations[b : b + 1], 64, 1.0, shifts[b : b + 1]
+        expected = project_real(*args)[0]
+        torch.testing.assert_close(images[b], expected, rtol=0, atol=1e-4 * float(expected.max()))
+
+
+def test_coarse_pixels_show_the_low_frequencies_of_fine_ones():
+    """Six Angstrom pixels and one Angstrom atoms: nothing of the high frequencies may fold back."""
+    generator = torch.Generator().manual_seed(1)
+    coords = 25 * torch.randn(2, 60, 3, generator=generator)
+    arguments = torch.ones(60), 1.0, random_rotations(2, generator).float(), torch.full((2, 2), 2.7)
+    fine, coarse = (project(coords, *arguments, box, pixel) for box, pixel in ((192, 1.0), (32, 6.0)))
+    inside = np.r_[:16, 17:32]
+    expected = crop(fine, 32)[:, inside, :16] * (192 / (32 * 6.0**2))
+    torch.testing.assert_close(
+        coarse[:, inside, :16], expected, rtol=0, atol=1e-5 * float(expected.abs().max())
+    )
 
 
 def test_views_follow_their_options():

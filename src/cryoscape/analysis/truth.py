@@ -13,8 +13,9 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from cryoscape.analysis.true_atoms import TrueAtoms
 from cryoscape.errors import InputError
 from cryoscape.structures.atomic_model import AtomicModel
 
@@ -41,6 +42,13 @@ class Truth:
         The simulation's name.
     path : Path
         The file.
+    atoms : TrueAtoms, or None
+        The atoms that were projected; None in files that do not hold them.
+    present : ndarray of bool, shape (S, m), or None
+        Which of m subunits each state has, where composition varies. The coordinates of an absent subunit
+        are those that it has when present.
+    subunit : ndarray of int, shape (R,), or None
+        Subunit of each bead, -1 for the core.
     """
 
     state: NDArray[np.int64]
@@ -50,6 +58,9 @@ class Truth:
     identity: tuple[Identity, ...] | None
     scenario: str
     path: Path
+    atoms: TrueAtoms | None = None
+    present: NDArray[np.bool_] | None = None
+    subunit: NDArray[np.int64] | None = None
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Truth:
@@ -103,7 +114,56 @@ class Truth:
             identity=_identity_beside(path, coords.shape[1]),
             scenario=str(arrays.get("scenario", "")),
             path=path,
+            atoms=TrueAtoms.from_arrays(arrays),
+            present=arrays.get("present"),
+            subunit=arrays.get("subunit"),
         )
+
+    def density(self, states: ArrayLike, box: int, pixel_size: float) -> NDArray[np.float32]:
+        """True maps: the projected Gaussians as density, band-limited by the grid.
+
+        Made in Fourier space, so a map holds exactly the frequencies below Nyquist of what the images were
+        made from, whatever the box: a Fourier shell correlation against it has no interpolation error.
+
+        Parameters
+        ----------
+        states : array_like of int, shape (k,)
+            Which states.
+        box : int
+            Even side of the maps.
+        pixel_size : float
+            Angstrom. Where `box * pixel_size` is the width of the particle images, the grid is theirs.
+
+        Returns
+        -------
+        ndarray, shape (k, box, box, box), float32
+            Electrons per cubic Angstrom, (z, y, x), the world's origin at voxel `box // 2`. All k are held at
+            once: ask for a few states at a time where the box is large.
+
+        Raises
+        ------
+        InputError
+            The truth does not hold the atoms, there is no such state, or the box is odd.
+        """
+        chosen = np.atleast_1d(np.asarray(states, dtype=np.int64))
+        if self.atoms is None:
+            raise InputError(
+                "the truth does not hold the atoms that true maps are made of",
+                file=self.path,
+                remedy="Simulate again; this version of cryoscape stores them.",
+            )
+        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self.coords):
+            raise InputError(
+                f"the truth has {len(self.coords)} states and none is number {chosen.max()}",
+                file=self.path,
+                remedy=f"Ask for states from 0 to {len(self.coords) - 1}.",
+            )
+        if box % 2:
+            raise InputError(f"a map of {box} voxels a side", remedy="Ask for an even box.")
+        maps = np.empty((len(chosen), box, box, box), dtype=np.float32)
+        for one, state in zip(maps, chosen):
+            one[:] = self.atoms.density(int(state), box, pixel_size)
+        return maps
 
     def match(self, model: AtomicModel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Residues that truth and model share, by chain, number and insertion code.

@@ -160,11 +160,13 @@ def simulate(
         atoms = built.atoms.with_coords(built.coords[reference] + corner)
         write_atoms(temporary / "reference.cif", atoms, f"{built.name} state {reference}")
         nats = whitened / (2 * noise_variance)
-        beads = built.coords[:, built.atoms.bead] + corner
         norm = float(power.mean()) + noise_variance
         np.savez(
             temporary / "truth.npz",
-            **truth_arrays(built, views, beads),
+            **truth_arrays(built, views, corner),
+            box=box,
+            pixel_size=pixel,
+            gain=settings.sign / np.sqrt(norm),
             nats_per_image=nats,
             snr=snr,
             noise_variance=noise_variance / norm,
@@ -172,6 +174,7 @@ def simulate(
             reference=reference,
             seed=seed,
         )
+    beads = built.coords[:, built.atoms.bead]
     return SimulationReport(
         out=folder,
         scenario=built.name,
@@ -189,28 +192,37 @@ def simulate(
     )
 
 
-def truth_arrays(built: Scenario, views: Views, beads: NDArray[np.float64]) -> dict[str, Any]:
-    """Arrays of `truth.npz` that do not depend on the noise.
+def truth_arrays(built: Scenario, views: Views, corner: float) -> dict[str, Any]:
+    """Arrays of `truth.npz` that depend neither on the noise nor on the pixels.
 
     Parameters
     ----------
     built : Scenario
     views : Views
-    beads : ndarray, shape (S, R, 3)
-        One bead a residue in the frame of `reference.cif`, Angstrom.
+    corner : float
+        Where the world's origin, the centre voxel, lies on every axis of the frame of `reference.cif`,
+        Angstrom.
 
     Returns
     -------
     dict
-        `state` (N,), `population` (S,), `coords` (S, R, 3) float32, `cv` (S,), `rotations` (N, 3, 3),
-        `shifts` (N, 2), `junk` (N,), `half` (N,), `defocus_u`, `defocus_v`, `defocus_angle`, `scale`
-        (N,), `scenario`. The state of a junk particle is the one whose atoms were scattered.
+        `state` (N,), `population` (S,), `coords` (S, R, 3) float32 of one bead a residue, `cv` (S,),
+        `atom_coords` (S, M, 3) float32, `atom_weights` (M,) or (S, M) float32, `atom_sigma`, `origin`,
+        `rotations` (N, 3, 3), `shifts` (N, 2), `junk` (N,), `half` (N,), `defocus_u`, `defocus_v`,
+        `defocus_angle`, `scale` (N,), `scenario`, and the scenario's own facts. The state of a junk particle
+        is the one whose atoms were scattered.
     """
+    atoms = (built.coords + corner).astype(np.float32)
+    weights = built.atoms.weights if built.weights is None else built.weights
     return {
         "state": views.state,
         "population": built.population,
-        "coords": beads.astype(np.float32),
+        "coords": atoms[:, built.atoms.bead],
         "cv": built.cv,
+        "atom_coords": atoms,
+        "atom_weights": weights.astype(np.float32),
+        "atom_sigma": built.atoms.sigma,
+        "origin": corner,
         "rotations": views.rotations,
         "shifts": views.shifts,
         "junk": views.junk,
@@ -220,6 +232,7 @@ def truth_arrays(built: Scenario, views: Views, beads: NDArray[np.float64]) -> d
         "defocus_angle": views.defocus_angle,
         "scale": views.scale,
         "scenario": built.name,
+        **built.facts,
     }
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from cryoscape.conventions import rotation_from_relion
 from cryoscape.physics.ctf import ctf
-from cryoscape.physics.fourier import forward, frequency_grid, hermitian_weights, inverse
+from cryoscape.physics.fourier import forward, frequency_grid, hermitian_weights, inverse, shift_phase
+from cryoscape.physics.gaussians import project_fourier
 from cryoscape.physics.rotations import random_rotations, small_rotation
 from cryoscape.simulate.options import SimulationOptions
 
@@ -196,33 +197,16 @@ def draw_views(population: Array, n: int, options: SimulationOptions, seed: int)
     )
 
 
-def _axis_table(centres: Tensor, sigma: float, box: int, pixel: float) -> Tensor:
-    """Normalised 1-D Gaussians at `centres` (B, n) sampled on the pixels: (B, n, box).
-
-    Only pixels within 6 sigma are computed (the rest is below 2e-8 of the peak): at sigma 1 A that is a
-    tenth of the exponentials, which are most of the work.
-    """
-    reach = math.ceil(6 * sigma / pixel)
-    nearest = torch.round(centres / pixel)
-    window = torch.arange(-reach, reach + 1, dtype=centres.dtype)
-    distance = (nearest - centres / pixel)[..., None] + window
-    values = torch.exp(-0.5 * (distance * (pixel / sigma)) ** 2) / (math.sqrt(2 * math.pi) * sigma)
-    # Column 0 and the last one take what falls outside of the box.
-    column = (nearest[..., None] + (window + box // 2 + 1)).clamp_(0, box + 1).long()
-    table = centres.new_zeros(*centres.shape, box + 2)
-    return table.scatter_(-1, column, values)[..., 1:-1]
-
-
 def project(
     coords: Tensor, weights: Tensor, sigma: float, rotations: Tensor, shifts: Tensor, box: int, pixel: float
 ) -> Tensor:
-    """Images of Gaussians: `cryoscape.physics.gaussians.project_real`, without gradients but quicker.
+    """Images of Gaussians, in Fourier space: band-limited by the pixel, so that coarse pixels do not alias.
 
     Parameters
     ----------
     coords : Tensor, shape (B, n, 3)
         World frame, Angstrom.
-    weights : Tensor, shape (n,)
+    weights : Tensor, shape (n,) or (B, n)
         Integral of each Gaussian.
     sigma : float
         Angstrom.
@@ -236,12 +220,14 @@ def project(
 
     Returns
     -------
-    Tensor, shape (B, box, box)
-        Projected density per square Angstrom.
+    Tensor, shape (B, box, box // 2 + 1)
+        Coefficients, as `fourier.forward` gives them, of the projected density per square Angstrom.
     """
-    view = torch.matmul(coords, rotations[:, :2].transpose(1, 2)) + shifts[:, None]
-    ex, ey = (_axis_table(view[..., i], sigma, box, pixel) for i in (0, 1))
-    return torch.bmm((ey * weights[:, None]).transpose(1, 2), ex)
+    frequencies = frequency_grid(box, pixel)
+    envelope = torch.exp(-2 * (math.pi * sigma) ** 2 * frequencies.square().sum(-1)) / (box * pixel**2)
+    return (
+        project_fourier(coords, weights, rotations, box, pixel) * envelope * shift_phase(shifts, frequencies)
+    )
 
 
 def clean_images(
@@ -261,7 +247,7 @@ def clean_images(
     ----------
     coords : Tensor, shape (S, n, 3)
         Atoms of every state in the world frame (origin at the box centre), Angstrom.
-    weights : Tensor, shape (n,)
+    weights : Tensor, shape (S, n)
         Electrons.
     sigma : float
         Of the Gaussians, Angstrom.
@@ -279,14 +265,15 @@ def clean_images(
     -------
     Tensor, shape (B, box, box), float32
     """
-    placed = coords[torch.from_numpy(views.state[rows])]
+    states = torch.from_numpy(views.state[rows])
+    placed = coords[states]
     for b in np.flatnonzero(views.junk[rows]):
         # The same atoms with x, y and z shuffled apart: mass and extent of the molecule, no structure.
         rng = stream(seed, "scatter", int(rows[b]))
         for axis in range(3):
             placed[b, :, axis] = placed[b, torch.from_numpy(rng.permutation(placed.shape[1])), axis]
     rotations, shifts = (torch.from_numpy(x[rows]).float() for x in (views.rotations, views.shifts))
-    projections = project(placed, weights, sigma, rotations, shifts, box, pixel)
+    projections = project(placed, weights[states], sigma, rotations, shifts, box, pixel)
     transfer = ctf(
         frequency_grid(box, pixel),
         torch.from_numpy(views.defocus_u[rows]),
@@ -297,7 +284,7 @@ def clean_images(
         options.amplitude_contrast,
         scale=torch.from_numpy(views.scale[rows]).float(),
     )
-    return inverse(forward(projections) * transfer, box)
+    return inverse(projections * transfer, box)
 
 
 def noise_spectrum(kind: str, box: int, pixel: float) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,10 @@ class Scenario:
         Collective variable: fraction of the path from 0 to 1, angle in degrees, or number of the state.
     notes : tuple of str
         What the user ought to know.
+    weights : ndarray, shape (S, n), or None
+        Electrons of the atoms in every state, where they differ between states.
+    facts : dict of ndarrays
+        What else is known; goes into `truth.npz` as it is.
     """
 
     name: str
@@ -48,6 +53,15 @@ class Scenario:
     population: Array
     cv: Array
     notes: tuple[str, ...] = ()
+    weights: Array | None = None
+    facts: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def state_weights(self) -> Array:
+        """Electrons of the atoms in every state, shape (S, n)."""
+        if self.weights is not None:
+            return self.weights
+        return np.broadcast_to(self.atoms.weights, self.coords.shape[:2])
 
 
 def build_scenario(

@@ -78,7 +78,7 @@ def write_clean(
         If the disk is full.
     """
     coords = torch.from_numpy(built.coords.astype(np.float32))
-    weights = torch.from_numpy(built.atoms.weights.astype(np.float32))
+    weights = torch.from_numpy(built.state_weights.astype(np.float32))
     spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
     n = len(views.state)
     open_stack_writer(path, n, box, pixel, np.float32).flush()
