@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -42,9 +43,7 @@ def view_of(density, pixel_size, rotation):
 def test_projecting_the_map_gives_the_image(folder):
     truth = Truth.read(folder)
     known = np.load(folder / "truth.npz")
-    from mrcfile import read
-
-    images = read(folder / "particles.mrcs")
+    images = mrcfile.read(folder / "particles.mrcs")
     for row in (0, 3):
         density = truth.density([truth.state[row]], 48, 3.0)[0]
         transform, k = view_of(density.astype(np.float64), 3.0, known["rotations"][row])
