@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cryoscape.errors import InputError
-from cryoscape.files import atomic_path
+from cryoscape.files import atomic_path, need_space
 
 
 def interrupted_write(target, fault):
@@ -63,3 +63,9 @@ def test_other_os_errors_are_not_hidden(tmp_path):
     with pytest.raises(OSError, match="other"), atomic_path(tmp_path / "a.txt"):
         raise OSError(errno.EIO, "other")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_fit_is_refused_before_it_begins(tmp_path):
+    need_space(tmp_path / "not" / "there", 1000, "two maps")
+    with pytest.raises(InputError, match=r"two maps take 1000000000.0 GB"):
+        need_space(tmp_path / "not" / "there", 10**18, "two maps")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         # The folder itself may be what could not be made.
         with suppress(OSError):
             temporary.unlink()
+
+
+def need_space(folder: str | os.PathLike[str], size: int, what: str) -> None:
+    """Refuse to begin what will not fit on the disk.
+
+    Parameters
+    ----------
+    folder : path
+        Where it is to be written; need not exist yet.
+    size : int
+        Bytes.
+    what : str
+        Named in the message, for example "200 maps".
+
+    Raises
+    ------
+    InputError
+        If the disk has less space left.
+    """
+    there = Path(folder).absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise InputError(
+            f"{what} take {size / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left",
+            file=folder,
+            remedy="Ask for fewer, free some space or choose another output folder.",
+        )
 
 
 @contextmanager
