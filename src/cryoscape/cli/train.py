@@ -43,8 +43,8 @@ def train(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Run folder to write.")],
-    model: Annotated[Path | None, Parameter(help="Reference model, .cif or .pdb.")] = None,
-    decoder: Annotated[str | None, Parameter(help="atomic, modes or segments.")] = None,
+    model: Annotated[Path | None, Parameter(help="Reference model, .cif or .pdb; maps need none.")] = None,
+    decoder: Annotated[str | None, Parameter(help="atomic, modes, segments, field or voxels.")] = None,
     prior: Annotated[str | None, Parameter(help="normal.")] = None,
     likelihood: Annotated[str | None, Parameter(help="gaussian or correlation.")] = None,
     preset: Annotated[
@@ -86,13 +86,15 @@ def train(
     }
     if resume and force:
         raise InputError("--resume and --force contradict each other", remedy="Give one of them.")
+    from cryoscape.training.config import STRUCTURE_KINDS
+
     chosen = resolve(
         flags, settings, preset=preset, file=config, earlier=out / "config.yaml" if resume else None
     )
-    if model is None:
+    if model is None and chosen.decoder.kind in STRUCTURE_KINDS:
         raise InputError(
             f"the {chosen.decoder.kind} decoder needs a reference model",
-            remedy="Give --model, a .cif or .pdb.",
+            remedy="Give --model, a .cif or .pdb, or train maps: --decoder voxels.",
         )
     if (out / "run.json").exists() and not (resume or force):
         raise InputError(
@@ -149,7 +151,7 @@ def resolve(
 
 def run_training(
     particles: Path,
-    model: Path,
+    model: Path | None,
     config: Config,
     out: Path,
     *,
@@ -170,7 +172,8 @@ def run_training(
     one_thread(config.training.threads)
     find_device(config.training.device)  # a device that is not there is refused before anything is read
     progress = reporter()
-    table, structure = read_particles(particles, datadir, passthrough), read_model(model)
+    table = read_particles(particles, datadir, passthrough)
+    structure = None if model is None else read_model(model)
     found = None
     if not resume:
         scan_images(table, limit=_SCANNED)

@@ -72,3 +72,24 @@ class Encoder(nn.Module):
         mean, log_var = out.chunk(2, dim=-1)
         # Bounded so that one bad image cannot overflow the KL: standard deviations of 1e-4 to 20.
         return DiagonalGaussian(mean, log_var.clamp(-18.0, 6.0))
+
+
+class GivenPosterior(nn.Module):
+    """Posteriors that are known: the "features" of a particle are its mean and log-variance.
+
+    Parameters
+    ----------
+    z_dim : int
+    """
+
+    def __init__(self, z_dim: int) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+
+    def standardise(self, features: Tensor) -> None:
+        """Nothing is to be standardised."""
+
+    def forward(self, features: Tensor) -> DiagonalGaussian:
+        """(B, 2 * z_dim) -> posterior of z."""
+        mean, log_var = features.chunk(2, dim=-1)
+        return DiagonalGaussian(mean, log_var)

@@ -9,6 +9,7 @@ matched-filter residual sampled on a coarse grid around the structure, for motio
 from __future__ import annotations
 
 import torch
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
@@ -62,6 +63,7 @@ def score_features(
 
 def field_grid(coords: Tensor, spacing: float, margin: float) -> Tensor:
     """Points of a cubic grid within `margin` of the structure, shape (M, 3), Angstrom."""
+    coords = coords.cpu()
     low, high = coords.amin(0) - margin, coords.amax(0) + margin
     axes = [torch.arange(float(a), float(b) + spacing, spacing) for a, b in zip(low, high)]
     grid = torch.cartesian_prod(*axes).to(coords)
@@ -70,14 +72,64 @@ def field_grid(coords: Tensor, spacing: float, margin: float) -> Tensor:
     return grid[torch.from_numpy(distance <= margin)]
 
 
+def density_support(volume: Tensor, voxel_size: float, margin: float) -> Tensor:
+    """Where a map has density, and `margin` A around it.
+
+    The map is blurred to 15 A; density is what exceeds five median absolute deviations of the map, and a
+    tenth of the strongest, inside the inscribed sphere.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (D, D, D)
+        (z, y, x), any scale, protein positive.
+    voxel_size : float
+        Angstrom.
+    margin : float
+        Angstrom.
+
+    Returns
+    -------
+    Tensor, shape (M, 3)
+        Voxels (x, y, z), world frame, Angstrom.
+    """
+    box = len(volume)
+    smooth = torch.from_numpy(gaussian_filter(volume.double().cpu().numpy(), 15.0 / 2.35 / voxel_size))
+    axis = (torch.arange(box, dtype=torch.float64) - box // 2) * voxel_size
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    sphere = x**2 + y**2 + z**2 < (box / 2 * voxel_size) ** 2
+    values = smooth[sphere]
+    spread = (values - values.median()).abs().median() * 1.4826
+    dense = sphere & (smooth > torch.maximum(5 * spread, 0.1 * values.max()))
+    far = torch.from_numpy(distance_transform_edt(~dense.numpy())) * voxel_size
+    near = sphere & (far <= margin)
+    return torch.stack([x[near], y[near], z[near]], dim=-1).float()
+
+
+def spread_points(support: Tensor, voxel_size: float, spacing: float, limit: int) -> tuple[Tensor, float]:
+    """A grid over the support of a density, widened until it has at most `limit` points.
+
+    Returns
+    -------
+    points : Tensor, shape (K, 3)
+    spacing : float
+        Of the grid, Angstrom.
+    """
+    step = max(1, round(spacing / voxel_size))
+    cells = (support / voxel_size).round().long()
+    while True:
+        keep = (cells % step == 0).all(dim=-1)
+        if int(keep.sum()) <= limit:
+            return support[keep], step * voxel_size
+        step += 1
+
+
 def field_features(
     likelihood: Likelihood,
     images: Tensor,
     ctf: Tensor,
     group: Tensor,
     rotations: Tensor,
-    coords: Tensor,
-    weights: Tensor,
+    projections: Tensor,
     points: Tensor,
     blur: float,
 ) -> Tensor:
@@ -85,11 +137,13 @@ def field_features(
 
     Parameters
     ----------
+    projections : Tensor, shape (B, box, box // 2 + 1)
+        Of the anchor, in the poses of the images.
     points : Tensor, shape (M, 3)
         World frame, Angstrom.
     blur : float
         Standard deviation of the probe density, Angstrom.
-    likelihood, images, ctf, group, rotations, coords, weights
+    likelihood, images, ctf, group, rotations
         As in `score_features`.
 
     Returns
@@ -97,8 +151,7 @@ def field_features(
     Tensor, shape (B, M)
     """
     box, pixel = likelihood.box, likelihood.pixel_size
-    y = gaussians.project_fourier(coords[None], weights, rotations, box, pixel)
-    residual = likelihood.score_residual(images, y, ctf, group)
+    residual = likelihood.score_residual(images, projections, ctf, group)
     k2 = fourier.frequency_grid(box, pixel, device=images.device).square().sum(-1)
     # The residual carries the pair weight 2, which the inverse transform puts in by itself.
     field = fourier.inverse(residual * 0.5 * torch.exp(-2 * torch.pi**2 * blur**2 * k2), box)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from cryoscape.data.images import ImageBatch
 from cryoscape.models import features
-from cryoscape.models.decoders.base import StructureDecoder
-from cryoscape.models.encoders import Encoder
+from cryoscape.models.decoders.base import AtomicScene, Decoder, Scene
+from cryoscape.models.encoders import Encoder, GivenPosterior
 from cryoscape.models.likelihoods import Likelihood
 from cryoscape.models.posteriors import DiagonalGaussian
-from cryoscape.models.scattering import BeadScatterers, Scatterers
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class FeatureSettings:
         Whether image features are phase-flipped and whitened.
     max_beads : int
         Score features are pooled to at most this many.
-    spacing, margin : float
+    spacing : float
         Grid of the field features, Angstrom.
     """
 
@@ -40,21 +39,20 @@ class FeatureSettings:
     phase_flip: bool = True
     max_beads: int = 512
     spacing: float = 8.0
-    margin: float = 15.0
 
 
 class FeatureMap(nn.Module):
-    """Features of a batch, taken at an anchor structure.
+    """Features of a batch, taken at an anchor: a structure or a map.
 
     Parameters
     ----------
     settings : FeatureSettings
-    reference : Tensor, shape (N, 3)
-        The first anchor, world frame, Angstrom.
-    scatterers : Scatterers or BeadScatterers
-        The decoder's.
+    anchor : Tensor
+        The first anchor: an object of the decoder, usually its reference.
     likelihood : Likelihood
         Its gain and noise spectra are copied: features keep their meaning while the model's own spectra move.
+    points : Tensor, shape (M, 3), optional
+        Where the field features are taken, world frame, Angstrom.
     """
 
     anchor: Tensor
@@ -64,22 +62,17 @@ class FeatureMap(nn.Module):
     def __init__(
         self,
         settings: FeatureSettings,
-        reference: Tensor,
-        scatterers: Scatterers | BeadScatterers,
+        anchor: Tensor,
         likelihood: Likelihood,
+        points: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.likelihood = copy.deepcopy(likelihood)
-        self.register_buffer("anchor", reference.clone())
-        self.scatterers = scatterers
-        self.register_buffer(
-            "pooling", features.pooling_matrix(len(reference), settings.max_beads), persistent=False
-        )
-        points = torch.zeros(0, 3)
-        if "field" in settings.kinds:
-            points = features.field_grid(reference.cpu(), settings.spacing, settings.margin)
-        self.register_buffer("points", points, persistent=False)
+        self.register_buffer("anchor", anchor.clone())
+        beads = len(anchor) if "score" in settings.kinds else 1
+        self.register_buffer("pooling", features.pooling_matrix(beads, settings.max_beads), persistent=False)
+        self.register_buffer("points", torch.zeros(0, 3) if points is None else points, persistent=False)
 
     @property
     def size(self) -> int:
@@ -87,39 +80,37 @@ class FeatureMap(nn.Module):
         sizes = {"image": self.settings.window**2, "score": 3 * len(self.pooling), "field": len(self.points)}
         return sum(sizes[kind] for kind in self.settings.kinds)
 
-    def take_anchor(self, structure: Tensor, likelihood: Likelihood) -> None:
-        """Move the anchor to a structure (N, 3) and take over the current gain and noise."""
-        self.anchor.copy_(structure)
+    def take_anchor(self, anchor: Tensor, likelihood: Likelihood) -> None:
+        """Move the anchor to another object and take over the current gain and noise."""
+        self.anchor.copy_(anchor)
         self.likelihood.load_state_dict(likelihood.state_dict())
 
-    def forward(self, batch: ImageBatch) -> Tensor:
-        """Features (B, size) of a batch, without gradient."""
+    def forward(self, batch: ImageBatch, scene: Scene) -> Tensor:
+        """Features (B, size) of a batch, without gradient; `scene` is that of the anchor."""
         args = (self.likelihood, batch.images, batch.ctf, batch.group)
-        settings = self.settings
-        points = self.scatterers(self.anchor[None])[0]
-        parts = []
         with torch.no_grad():
-            for kind in settings.kinds:
-                if kind == "image":
-                    parts.append(features.image_features(*args, settings.window, settings.phase_flip))
-                elif kind == "score":
-                    score = features.score_features(*args, batch.rotations, points, self.scatterers.weights)
-                    score = self.scatterers.per_residue(score, len(self.anchor))
-                    if len(self.pooling) < score.shape[1]:
-                        score = torch.einsum("kn,bni->bki", self.pooling, score)
-                    parts.append(score.flatten(1))
-                else:
-                    parts.append(
-                        features.field_features(
-                            *args,
-                            batch.rotations,
-                            points,
-                            self.scatterers.weights,
-                            self.points,
-                            self.settings.spacing / 3,
-                        )
-                    )
-        return torch.cat(parts, dim=1)
+            return torch.cat(
+                [self._of_kind(kind, args, batch.rotations, scene) for kind in self.settings.kinds], 1
+            )
+
+    def _of_kind(
+        self, kind: str, args: tuple[Likelihood, Tensor, Tensor, Tensor], rotations: Tensor, scene: Scene
+    ) -> Tensor:
+        settings = self.settings
+        if kind == "image":
+            return features.image_features(*args, settings.window, settings.phase_flip)
+        if kind == "field":
+            likelihood = args[0]
+            projections = scene.project(rotations, likelihood.box, likelihood.pixel_size)
+            return features.field_features(*args, rotations, projections, self.points, settings.spacing / 3)
+        assert isinstance(scene, AtomicScene)
+        scatterers = scene.scatterers
+        points = scatterers(scene.coords)[0]
+        score = features.score_features(*args, rotations, points, scatterers.weights)
+        score = scatterers.per_residue(score, len(self.anchor))
+        if len(self.pooling) < score.shape[1]:
+            score = torch.einsum("kn,bni->bki", self.pooling, score)
+        return score.flatten(1)
 
 
 class ImageModel(nn.Module):
@@ -129,12 +120,16 @@ class ImageModel(nn.Module):
     ----------
     feature_map : FeatureMap
     encoder : Encoder
-    decoder : StructureDecoder
+    decoder : Decoder
     likelihood : Likelihood
     """
 
     def __init__(
-        self, feature_map: FeatureMap, encoder: Encoder, decoder: StructureDecoder, likelihood: Likelihood
+        self,
+        feature_map: FeatureMap,
+        encoder: Encoder | GivenPosterior,
+        decoder: Decoder,
+        likelihood: Likelihood,
     ) -> None:
         super().__init__()
         self.feature_map = feature_map
@@ -144,7 +139,7 @@ class ImageModel(nn.Module):
 
     def features(self, batch: ImageBatch) -> Tensor:
         """Encoder input of a batch, shape (B, F)."""
-        return self.feature_map(batch)
+        return self.feature_map(batch, self.decoder.scene(self.feature_map.anchor[None]))
 
     def project(self, z: Tensor, batch: ImageBatch) -> Tensor:
         """Predicted Fourier projections of latents (B, d) in the poses of a batch."""
@@ -155,10 +150,11 @@ class ImageModel(nn.Module):
         """Log p(x | z) over pure noise, shape (B,), nats."""
         return self.likelihood.log_prob(batch.images, self.project(z, batch), batch.ctf, batch.group)
 
-    def structure_log_likelihood(self, coords: Tensor, batch: ImageBatch) -> Tensor:
-        """Log p(x | one fixed structure (N, 3)) over pure noise, shape (B,), nats."""
-        scene = self.decoder.scene(coords[None].expand(len(batch.rows), -1, -1))
-        y = scene.project(batch.rotations, self.likelihood.box, self.likelihood.pixel_size)
+    def object_log_likelihood(self, one: Tensor, batch: ImageBatch) -> Tensor:
+        """Log p(x | one fixed object of the decoder) over pure noise, shape (B,), nats."""
+        y = self.decoder.scene(one[None]).project(
+            batch.rotations, self.likelihood.box, self.likelihood.pixel_size
+        )
         return self.likelihood.log_prob(batch.images, y, batch.ctf, batch.group)
 
     def posterior(self, feature_rows: Tensor) -> DiagonalGaussian:

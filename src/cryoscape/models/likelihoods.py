@@ -107,16 +107,25 @@ class GaussianLikelihood(Likelihood):
         As in `Likelihood`.
     memory : float
         Weight of the past in the running estimates, per batch.
+    radial_gain : bool
+        Fit the gain shell by shell. A decoder that learns a map has that freedom itself; then one factor a
+        group is fitted, and their mean is 1.
     """
 
     sums: Tensor
     indicator: Tensor
 
     def __init__(
-        self, box: int, pixel_size: float, cutoff: float, n_groups: int = 1, memory: float = 0.98
+        self,
+        box: int,
+        pixel_size: float,
+        cutoff: float,
+        n_groups: int = 1,
+        memory: float = 0.98,
+        radial_gain: bool = True,
     ) -> None:
         super().__init__(box, pixel_size, cutoff, n_groups)
-        self.memory = memory
+        self.memory, self.radial_gain = memory, radial_gain
         shell = torch.where(self.weights > 0, self.shells, self.n_shells)
         indicator = nn.functional.one_hot(shell.flatten(), self.n_shells + 1)[:, :-1]
         self.register_buffer("indicator", indicator * self.weights.flatten()[:, None], persistent=False)
@@ -150,8 +159,11 @@ class GaussianLikelihood(Likelihood):
         """
         cross, power, image, count = self._pool(sums)
         kernel = torch.tensor([[[0.5, 1.0, 0.5]]], dtype=cross.dtype, device=cross.device)
-        smooth = [nn.functional.conv1d(v[:, None], kernel, padding=1)[:, 0] for v in (cross, power)]
-        gain = (smooth[0] / smooth[1].clamp_min(1e-30)).clamp_min(0.0)
+        if self.radial_gain:
+            smooth = [nn.functional.conv1d(v[:, None], kernel, padding=1)[:, 0] for v in (cross, power)]
+            gain = (smooth[0] / smooth[1].clamp_min(1e-30)).clamp_min(0.0)
+        else:
+            gain = self._group_factors(cross, power)
         residual = image - 2 * gain * cross + gain.square() * power
         noise = residual / count.clamp_min(1.0)
         # Shells without coefficients (k = 0) never enter the sum; any positive number serves.
@@ -159,6 +171,13 @@ class GaussianLikelihood(Likelihood):
         self.gain.copy_(torch.where(count > 0, gain, torch.zeros_like(gain)).float())
         self.noise.copy_(noise.clamp_min(1e-12).float())
         self.sums.copy_(sums)
+
+    def _group_factors(self, cross: Tensor, power: Tensor) -> Tensor:
+        """One factor for each optics group, the mean of which (weighted by signal power) is 1."""
+        total = power.sum(-1).clamp_min(1e-30)
+        factor = (cross.sum(-1) / total).clamp_min(1e-3)
+        mean = (factor * total).sum() / total.sum()
+        return (factor / mean)[:, None].expand_as(power)
 
     def _pool(self, sums: Tensor) -> Tensor:
         """Give groups with few particles the average of all: fewer than 50 images say too little."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,14 +11,17 @@ from torch import Tensor
 
 from cryoscape.errors import InputError
 from cryoscape.models.decoders.atomic import AtomicDecoder
-from cryoscape.models.decoders.base import StructureDecoder
+from cryoscape.models.decoders.base import Decoder, StructureDecoder, VolumeDecoder
 from cryoscape.models.decoders.modes import ModesDecoder
 from cryoscape.models.decoders.segments import SegmentsDecoder
-from cryoscape.models.encoders import Encoder
+from cryoscape.models.decoders.voxels import VoxelDecoder
+from cryoscape.models.encoders import Encoder, GivenPosterior
+from cryoscape.models.features import density_support, field_grid, spread_points
 from cryoscape.models.image_model import FeatureMap, FeatureSettings, ImageModel
 from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood, Likelihood
 from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import fourier
+from cryoscape.physics.fourier_voxels import SliceSampler
 from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.normal import NormalPrior
 from cryoscape.structures.atomic_model import AtomicModel
@@ -25,7 +29,14 @@ from cryoscape.structures.normal_modes import anisotropic_network_modes
 from cryoscape.structures.restraints import find_pairs
 from cryoscape.structures.scatterers import scattering_points
 from cryoscape.structures.segments import initial_segments
-from cryoscape.training.config import AtomicConfig, Config, ModesConfig
+from cryoscape.training.config import (
+    STRUCTURE_KINDS,
+    AtomicConfig,
+    Config,
+    ModesConfig,
+    SegmentsConfig,
+    VoxelsConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Geometry:
         Optics groups.
     offset : tuple of float
         World = model file - offset, Angstrom (x, y, z).
+    image_box : int
+        Box of the particles.
     """
 
     box: int
@@ -51,6 +64,22 @@ class Geometry:
     cutoff: float
     n_groups: int
     offset: tuple[float, float, float]
+    image_box: int
+
+    @property
+    def image_pixel_size(self) -> float:
+        """Of the particles, Angstrom."""
+        return self.pixel_size * self.box / self.image_box
+
+    @property
+    def scale(self) -> float:
+        """Continuous transform of a map / unitary coefficient of an image: image box times pixel area."""
+        return self.image_box * self.image_pixel_size**2
+
+    @property
+    def band(self) -> int:
+        """Last shell inside the resolution limit."""
+        return int(self.box * self.pixel_size / self.cutoff + 1e-6)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict."""
@@ -60,6 +89,24 @@ class Geometry:
     def from_json(cls, values: dict[str, Any]) -> Geometry:
         """Inverse of `to_json`."""
         return cls(**{**values, "offset": tuple(values["offset"])})
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a decoder starts from: a structure, a consensus map, or the shapes of one for a checkpoint.
+
+    Attributes
+    ----------
+    structure : AtomicModel or None
+    volume : Tensor or None, shape (box, box, box)
+        Filtered consensus map, density per cubic Angstrom in the scale of the images.
+    amplitude : Tensor or None, shape (box // 2 + 1,)
+        Signal amplitude of each shell.
+    """
+
+    structure: AtomicModel | None = None
+    volume: Tensor | None = None
+    amplitude: Tensor | None = None
 
 
 def world_coordinates(structure: AtomicModel, geometry: Geometry) -> Tensor:
@@ -77,7 +124,8 @@ def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
     """Return the likelihood of a configuration, before calibration."""
     size = (geometry.box, geometry.pixel_size, geometry.cutoff, geometry.n_groups)
     if config.likelihood.kind == "gaussian":
-        return GaussianLikelihood(*size, memory=config.likelihood.memory)
+        radial = config.decoder.kind in STRUCTURE_KINDS
+        return GaussianLikelihood(*size, memory=config.likelihood.memory, radial_gain=radial)
     likelihood = CorrelationLikelihood(*size, weight=config.likelihood.weight)
     shell = torch.arange(likelihood.n_shells) / (geometry.box * geometry.pixel_size)
     likelihood.gain.copy_(torch.exp(-2 * torch.pi**2 * config.likelihood.sigma**2 * shell**2))
@@ -86,6 +134,7 @@ def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
 
 def build_scatterers(config: Config, structure: AtomicModel) -> Scatterers | BeadScatterers:
     """Return where the residues of a structure scatter from, tied to its beads."""
+    assert isinstance(config.decoder, AtomicConfig | ModesConfig | SegmentsConfig)
     if config.decoder.scatter_from == "bead":
         return BeadScatterers(torch.as_tensor(structure.weights))
     points = scattering_points(structure, config.decoder.atoms_per_point)
@@ -100,10 +149,45 @@ def build_scatterers(config: Config, structure: AtomicModel) -> Scatterers | Bea
     )
 
 
-def build_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> StructureDecoder:
-    """Return the decoder of a configuration on a reference in the world frame."""
-    scatterers = build_scatterers(config, structure)
+def build_decoder(config: Config, start: Start, geometry: Geometry) -> Decoder:
+    """Return the decoder of a configuration.
+
+    Raises
+    ------
+    InputError
+        If a decoder of structures is to start without one.
+    """
     d = config.decoder
+    if isinstance(d, VoxelsConfig):
+        return _volume_decoder(config, d, start, geometry)
+    if start.structure is None:
+        raise InputError(
+            f"the {d.kind} decoder needs a reference model",
+            remedy="Give one with --model, or train maps: --decoder voxels.",
+        )
+    return _structure_decoder(config, d, start.structure, world_coordinates(start.structure, geometry))
+
+
+def _volume_decoder(config: Config, d: VoxelsConfig, start: Start, geometry: Geometry) -> VolumeDecoder:
+    assert start.volume is not None
+    assert start.amplitude is not None
+    return VoxelDecoder(
+        config.z_dim,
+        SliceSampler(geometry.box, geometry.band),
+        geometry.pixel_size,
+        geometry.scale,
+        start.volume,
+        start.amplitude,
+        n_volumes=d.n_volumes,
+        hidden=d.hidden,
+        activation=d.activation,
+    )
+
+
+def _structure_decoder(
+    config: Config, d: AtomicConfig | ModesConfig | SegmentsConfig, structure: AtomicModel, reference: Tensor
+) -> StructureDecoder:
+    scatterers = build_scatterers(config, structure)
     if isinstance(d, AtomicConfig):
         return AtomicDecoder(config.z_dim, reference, scatterers, hidden=d.hidden, activation=d.activation)
     if isinstance(d, ModesConfig):
@@ -133,48 +217,67 @@ def build_decoder(config: Config, structure: AtomicModel, reference: Tensor) -> 
     )
 
 
-def window_side(reference: Tensor, geometry: Geometry, margin: float = 20.0) -> int:
-    """Side of the image window that holds the particle in any pose, and `margin` A more, even."""
-    radius = float(reference.norm(dim=1).max()) + margin
-    side = 2 * int(torch.tensor(radius / geometry.pixel_size).ceil())
+def window_side(radius: float, geometry: Geometry, margin: float = 20.0) -> int:
+    """Side of the image window that holds a particle of some radius (A), and `margin` A more, even."""
+    side = 2 * math.ceil((radius + margin) / geometry.pixel_size)
     return min(side, geometry.box)
 
 
-def build_model(config: Config, structure: AtomicModel, geometry: Geometry) -> ImageModel:
+def build_model(config: Config, start: Start, geometry: Geometry, *, given: bool = False) -> ImageModel:
     """Assemble encoder, decoder and likelihood.
 
     Parameters
     ----------
     config : Config
-    structure : AtomicModel
-        The reference.
+    start : Start
+        Reference structure or consensus map.
     geometry : Geometry
+    given : bool
+        The posteriors are given, as in the density stage: there is nothing to encode.
 
     Returns
     -------
     ImageModel
         Its weights come from PyTorch's global generator: seed it first.
     """
-    reference = world_coordinates(structure, geometry)
     likelihood = build_likelihood(config, geometry)
-    decoder = build_decoder(config, structure, reference)
+    decoder = build_decoder(config, start, geometry)
     e = config.encoder
-    settings = FeatureSettings(
-        kinds=tuple(e.kind.split("+")),
-        window=window_side(reference, geometry) if e.phase_flip else geometry.box,
-        phase_flip=e.phase_flip,
-        max_beads=e.max_beads,
-        spacing=e.field_spacing,
-        margin=e.field_margin,
-    )
-    if e.network == "cnn" and e.kind != "image":
+    kind = e.kind
+    if kind == "auto":
+        kind = "score+field" if isinstance(decoder, StructureDecoder) else "field"
+    kinds = () if given else tuple(kind.split("+"))
+    if e.network == "cnn" and kinds != ("image",):
         raise InputError(
             f"a convolutional encoder cannot read {e.kind!r} features", remedy="Set --encoder.kind image."
         )
-    feature_map = FeatureMap(settings, reference, decoder.scatterers, likelihood)
-    encoder = Encoder(
-        feature_map.size, config.z_dim, network=e.network, hidden=e.hidden, activation=e.activation
+    if isinstance(decoder, StructureDecoder):
+        radius = float(decoder.reference.norm(dim=1).max())
+        points = field_grid(decoder.reference, e.field_spacing, e.field_margin) if "field" in kinds else None
+        spacing = e.field_spacing
+    else:
+        assert start.volume is not None
+        if "score" in kinds:
+            raise InputError(
+                f"a {config.decoder.kind} decoder has no atoms to take {e.kind!r} features at",
+                remedy="Set --encoder.kind field, image or image+field.",
+            )
+        support = density_support(start.volume, geometry.pixel_size, e.field_margin)
+        radius = float(support.norm(dim=1).max()) if len(support) else 0.0
+        points, spacing = spread_points(support, geometry.pixel_size, e.field_spacing, e.field_points)
+    settings = FeatureSettings(
+        kinds=kinds,
+        window=window_side(radius, geometry) if e.phase_flip else geometry.box,
+        phase_flip=e.phase_flip,
+        max_beads=e.max_beads,
+        spacing=spacing,
     )
+    feature_map = FeatureMap(settings, decoder.reference, likelihood, points)
+    encoder: Encoder | GivenPosterior = GivenPosterior(config.z_dim)
+    if not given:
+        encoder = Encoder(
+            feature_map.size, config.z_dim, network=e.network, hidden=e.hidden, activation=e.activation
+        )
     return ImageModel(feature_map, encoder, decoder, likelihood)
 
 

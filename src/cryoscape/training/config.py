@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Features = Literal["image", "score", "field", "image+score", "score+field", "image+score+field"]
+Features = Literal["auto", "image", "score", "field", "image+score", "score+field", "image+score+field"]
 Network = Literal["mlp", "residual", "cnn"]
 Activation = Literal["relu", "silu", "gelu", "leaky_relu"]
 Positive = Annotated[float, Field(gt=0)]
@@ -42,8 +42,8 @@ class DataConfig(Section):
 class EncoderConfig(Section):
     """How an image is turned into a posterior."""
 
-    kind: Features = "score+field"
-    """What the encoder sees; see `cryoscape.models.features`."""
+    kind: Features = "auto"
+    """What the encoder sees (see `cryoscape.models.features`): with atoms score+field, without field."""
     network: Network = "mlp"
     hidden: tuple[int, ...] = (512, 256, 128, 64)
     activation: Activation = "relu"
@@ -54,7 +54,9 @@ class EncoderConfig(Section):
     field_spacing: Positive = 8.0
     """Grid of the `field` features, A."""
     field_margin: Positive = 15.0
-    """How far from the structure the grid reaches, A."""
+    """How far from the structure, or the density, the grid reaches, A."""
+    field_points: Annotated[int, Field(ge=8)] = 2000
+    """Around a density the grid is widened until it has at most so many points."""
     refresh: tuple[Fraction, ...] = ()
     """Fractions of the run at which score features are recomputed at the current mean structure."""
 
@@ -99,7 +101,24 @@ class SegmentsConfig(StructureDecoderConfig):
     """Of the softmax that assigns residues to segments."""
 
 
-DecoderConfig = Annotated[AtomicConfig | ModesConfig | SegmentsConfig, Field(discriminator="kind")]
+class VoxelsConfig(Section):
+    """Fourier-voxel volumes mixed by a network of z."""
+
+    kind: Literal["voxels"] = "voxels"
+    n_volumes: Annotated[int, Field(ge=1)] = 16
+    """Rank of the differences from the consensus."""
+    hidden: tuple[int, ...] = (64, 64)
+    activation: Activation = "relu"
+    lr: Positive = 0.02
+    """Learning rate of the voxels, in units of the signal's amplitude."""
+    smoothness: NonNegative = 1.0
+    """Strength of the spectral prior; 1 is the prior of the consensus's own signal-to-noise ratio."""
+
+
+DecoderConfig = Annotated[
+    AtomicConfig | ModesConfig | SegmentsConfig | VoxelsConfig, Field(discriminator="kind")
+]
+STRUCTURE_KINDS = ("atomic", "modes", "segments")
 
 
 class NormalConfig(Section):

@@ -11,12 +11,13 @@ from torch import Tensor
 from cryoscape.data.images import BandImages, ImageBatch
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
+from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.image_model import ImageModel
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training.hardware import set_threads
-from cryoscape.training.run import Embedding, Run
+from cryoscape.training.run import Embedding, Run, posterior_table
 from cryoscape.training.sampling import held_out_mask, step_generator
 
 _SAMPLES = 4
@@ -77,15 +78,24 @@ def embed(
     target = torch.device(device)
     # Copies, so that the run itself stays on the CPU.
     model, prior = copy.deepcopy(run.image_model).to(target), copy.deepcopy(run.prior).to(target)
-    baseline = _best_single_structure(model, prior, images, target)
+    baseline = _best_single_object(model, prior, images, target)
     held_out = np.ones(len(particles), dtype=bool)
     if own:
         held_out = held_out_mask(len(particles), run.config.data.held_out, run.config.training.seed)
+    given = run.latents if own else None
+    if given is None and run.info.get("latents_from"):
+        raise InputError(
+            "a density stage has no encoder of its own",
+            file=run.path,
+            remedy=f"Embed the particles with {run.info['latents_from']}.",
+        )
+    table = None if given is None else posterior_table(given)
     parts: list[tuple[Tensor, ...]] = []
     with reporter_or_silent(progress).task("embedding", len(particles), "images") as task:
         for rows in torch.arange(len(particles)).split(256):
             batch = images.batch(rows).to(target)
-            parts.append(_posterior(model, prior, batch, baseline, refine_steps, int(rows[0])))
+            features = model.features(batch) if table is None else table[rows].to(target)
+            parts.append(_posterior(model, prior, batch, features, baseline, refine_steps, int(rows[0])))
             task.advance(len(rows))
     mean, sd, log_likelihood, kl, gain = (torch.cat(column).cpu().numpy() for column in zip(*parts))
     embedding = Embedding(
@@ -106,24 +116,24 @@ def embed(
 
 
 @torch.no_grad()
-def _best_single_structure(
+def _best_single_object(
     model: ImageModel, prior: LatentPrior, images: BandImages, device: torch.device
 ) -> Tensor:
-    """Structure (N, 3) that explains all images best as the only one: what a homogeneous model would find.
+    """Structure or map that explains all images best as the only one: what a homogeneous model would find.
 
-    The best, on up to 512 particles, of the reference, the mean of the prior's structures, and a few of
-    those themselves: where parts turn far, a mean of coordinates is no structure and explains nothing.
+    The best, on up to 512 particles, of the reference, the mean of the prior's objects, and a few of
+    those themselves: where parts turn far, a mean of coordinates is no structure and explains nothing. (A
+    mean of maps is a map, and the reference of a decoder of maps is the consensus of the images.)
     """
     z = prior.sample(256, torch.Generator().manual_seed(0)).to(device)
-    structures = model.decoder.coordinates(z)
-    candidates = [model.decoder.reference, structures.mean(0), *structures[:16]]
+    decoder = model.decoder
+    some = 16 if isinstance(decoder, StructureDecoder) else 2
+    candidates = [decoder.reference, decoder.mean_object(z), *decoder.objects(z[:some])]
     rows = torch.linspace(0, len(images) - 1, min(512, len(images))).long()
     totals = torch.zeros(len(candidates))
     for part in rows.split(256):
         batch = images.batch(part).to(device)
-        totals += torch.stack(
-            [model.structure_log_likelihood(coords, batch).sum().cpu() for coords in candidates]
-        )
+        totals += torch.stack([model.object_log_likelihood(one, batch).sum().cpu() for one in candidates])
     return candidates[int(totals.argmax())]
 
 
@@ -131,19 +141,20 @@ def _posterior(
     model: ImageModel,
     prior: LatentPrior,
     batch: ImageBatch,
+    features: Tensor,
     baseline: Tensor,
     refine_steps: int,
     seed: int,
 ) -> tuple[Tensor, ...]:
     with torch.no_grad():
-        q = model.posterior(model.features(batch))
+        q = model.posterior(features)
     if refine_steps > 0:
         q = refine(model, prior, batch, q, refine_steps, seed)
     with torch.no_grad():
         z = q.rsample(_SAMPLES, step_generator(seed, 0))
         log_likelihood = torch.stack([model.log_likelihood(sample, batch) for sample in z]).mean(0)
         kl = prior.kl_divergence(q, z)
-        gain = log_likelihood - kl - model.structure_log_likelihood(baseline, batch)
+        gain = log_likelihood - kl - model.object_log_likelihood(baseline, batch)
     return q.mean, q.stddev, log_likelihood, kl, gain
 
 

@@ -21,12 +21,21 @@ class FeatureTable:
     device : torch.device
     memory : float
         GiB up to which the table is kept.
+    given : Tensor, optional, shape (N, F)
+        The table itself, where nothing is to be computed.
     """
 
-    def __init__(self, model: ImageModel, images: BandImages, device: torch.device, memory: float) -> None:
+    def __init__(
+        self,
+        model: ImageModel,
+        images: BandImages,
+        device: torch.device,
+        memory: float,
+        given: Tensor | None = None,
+    ) -> None:
         self._model, self._images, self._device = model, images, device
-        self._keep = len(images) * model.feature_map.size * 4 <= memory * 2**30
-        self._table: Tensor | None = None
+        self._keep = given is None and len(images) * model.feature_map.size * 4 <= memory * 2**30
+        self._table = given
 
     def build(self, progress: ProgressReporter | None = None, chunk: int = 256) -> None:
         """Compute all features, if they are kept."""

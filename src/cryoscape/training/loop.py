@@ -23,7 +23,7 @@ from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training import checkpoint
-from cryoscape.training.config import Config
+from cryoscape.training.config import Config, VoxelsConfig
 from cryoscape.training.features import FeatureTable
 from cryoscape.training.metrics import MetricsLog
 from cryoscape.training.objective import Terms, evaluate_terms
@@ -49,6 +49,10 @@ class Parts:
         Of the training particles.
     held_out : Tensor, int64
         Rows on which the evidence bound is watched.
+    n_training : int
+        Particles that are trained on.
+    latents : Tensor or None, shape (N, 2 d)
+        Given posteriors, in place of what an encoder reads.
     """
 
     model: ImageModel
@@ -58,6 +62,7 @@ class Parts:
     order: BatchOrder
     held_out: Tensor
     n_training: int
+    latents: Tensor | None = None
 
 
 class TrainingStep(nn.Module):
@@ -85,6 +90,27 @@ class TrainingStep(nn.Module):
             n_particles=self._n,
             generator=generator,
         )
+
+
+def parameter_groups(module: TrainingStep, config: Config, n_training: int) -> list[dict[str, Any]]:
+    """Parameters with their share of the learning rate and their decay.
+
+    Voxels are kept in units of the signal's amplitude, where their prior is N(0, 1). Adam divides a gradient
+    by the root of its mean square, which for a voxel is that of its Fisher information F per batch; a
+    decoupled decay w then shrinks the least-squares estimate by sqrt(F) / (sqrt(F) + w). With
+    w = 1 / sqrt(batches in the data) a voxel of which all images together know as much as the prior does
+    is shrunk by half, as a Wiener filter shrinks it.
+    """
+    t = config.training
+    voxels = module.model.decoder.voxel_parameters()
+    known = {id(p) for p in voxels}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in module.parameters() if id(p) not in known], "factor": 1.0}
+    ]
+    if isinstance(config.decoder, VoxelsConfig):
+        decay = config.decoder.smoothness * (t.batch / n_training) ** 0.5
+        groups.append({"params": voxels, "factor": config.decoder.lr / t.lr, "weight_decay": decay})
+    return groups
 
 
 class Trainer:
@@ -118,7 +144,12 @@ class Trainer:
         t = config.training
         module = TrainingStep(parts, config)
         # The fused optimiser passes over the weights once instead of a dozen times.
-        optimizer = torch.optim.AdamW(module.parameters(), lr=t.lr, weight_decay=t.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(module, config, parts.n_training),
+            lr=t.lr,
+            weight_decay=t.weight_decay,
+            fused=True,
+        )
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.ema: torch.optim.swa_utils.AveragedModel | None = None
         if t.ema > 0:
@@ -126,7 +157,9 @@ class Trainer:
             self.ema = torch.optim.swa_utils.AveragedModel(
                 parts.model, multi_avg_fn=average, use_buffers=False
             )
-        self.features = FeatureTable(parts.model, parts.images, self.device, config.data.cache_memory)
+        self.features = FeatureTable(
+            parts.model, parts.images, self.device, config.data.cache_memory, parts.latents
+        )
         self.log = MetricsLog(folder / "metrics.csv", tensorboard=folder / "logs" if t.tensorboard else None)
         self.step = 0
         self.best = -math.inf
@@ -141,12 +174,11 @@ class Trainer:
         settings = self.config.likelihood
         if isinstance(model.likelihood, GaussianLikelihood) and settings.kind == "gaussian":
             wanted = min(settings.calibration, self.parts.n_training)
-            reference = model.decoder.reference[None]
+            scene = model.decoder.scene(model.decoder.reference[None])
             sums, seen, step = None, 0, 0
             with self.progress.task("calibrating noise", wanted, "images") as task:
                 while seen < wanted:
                     batch = self.parts.images.batch(self.parts.order.at(step)).to(self.device)
-                    scene = model.decoder.scene(reference.expand(len(batch.rows), -1, -1))
                     projections = scene.project(
                         batch.rotations, model.likelihood.box, model.likelihood.pixel_size
                     )
@@ -243,7 +275,7 @@ class Trainer:
         beta = kl_weight(self.step, self.total, c.objective)
         rate = learning_rate(self.step, self.total, c.training)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         generator = step_generator(c.training.seed, self.step)
         terms, projections = self.module(batch, self.features.rows(batch), beta, generator)
         if not bool(torch.isfinite(terms.loss)):
@@ -265,14 +297,12 @@ class Trainer:
 
     @torch.no_grad()
     def _refresh(self) -> None:
-        """Recompute the score features at the mean of the structures decoded now."""
+        """Recompute the features at the mean of the objects decoded now."""
         model = self.parts.model
         rows = torch.cat([self.parts.order.at(self.step + i) for i in range(32)])
-        means = [
-            model.decoder.coordinates(model.posterior(self.features.rows(batch)).mean).mean(0)
-            for batch in (self.parts.images.batch(part).to(self.device) for part in rows.split(256))
-        ]
-        model.feature_map.take_anchor(torch.stack(means).mean(0), model.likelihood)
+        batches = (self.parts.images.batch(part).to(self.device) for part in rows.split(256))
+        z = torch.cat([model.posterior(self.features.rows(batch)).mean for batch in batches])
+        model.feature_map.take_anchor(model.decoder.mean_object(z), model.likelihood)
         self.features.build(self.progress)
 
     @torch.no_grad()

@@ -162,7 +162,7 @@ def _with_restraints(
         # The order of a batch is random, so its first part is a fair sample of it.
         z = samples[-1][: max(1, math.ceil(restraints.config.fraction * len(samples[-1])))]
         z = z if through_latent else z.detach()
-        strain = restraints.terms(model.decoder.coordinates(z))
+        strain = restraints.terms(model.decoder.objects(z))
         if balance > 0:
             strain = strain.scaled(_balance_factor(model, samples[-1].detach(), batch, restraints, balance))
     return Terms(
@@ -180,7 +180,7 @@ def _balance_factor(
     model: ImageModel, z: Tensor, batch: ImageBatch, restraints: Restraints, balance: float
 ) -> float:
     """Factor, at most 1, that holds the restraints' pull on the coordinates to `balance` of the data's."""
-    coords = model.decoder.coordinates(z).detach().requires_grad_()
+    coords = model.decoder.objects(z).detach().requires_grad_()
     y = model.decoder.scene(coords).project(
         batch.rotations, model.likelihood.box, model.likelihood.pixel_size
     )

@@ -19,15 +19,20 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from cryoscape.data.images import BandImages
+from cryoscape.data.mrc import read_map
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
+from cryoscape.models.decoders.base import StructureDecoder, VolumeDecoder
+from cryoscape.models.density import structure_maps
 from cryoscape.models.image_model import ImageModel
 from cryoscape.priors.base import LatentPrior
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training import checkpoint
-from cryoscape.training.assemble import Geometry, build_model, build_prior
-from cryoscape.training.config import Config
+from cryoscape.training.assemble import Geometry, Start, build_model, build_prior
+from cryoscape.training.config import STRUCTURE_KINDS, Config
+from cryoscape.training.consensus import Consensus
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +148,54 @@ class Run:
         return cls(path, config, info)
 
     @cached_property
-    def model(self) -> AtomicModel:
-        """The reference structure, from the copy in the run folder."""
-        return AtomicModel.read(self.path / self.info["reference"])
+    def model(self) -> AtomicModel | None:
+        """The reference structure, from the copy in the run folder; None where maps were trained without."""
+        name = self.info["reference"]
+        return None if name is None else AtomicModel.read(self.path / name)
+
+    @property
+    def structure(self) -> AtomicModel:
+        """The reference structure of a run that has one.
+
+        Raises
+        ------
+        InputError
+            If it has none.
+        """
+        if self.model is None:
+            raise InputError(
+                "this run has no atomic model",
+                file=self.path,
+                remedy="Use a run that was trained with --model.",
+            )
+        return self.model
+
+    @property
+    def has_structures(self) -> bool:
+        """Whether the decoder makes structures, and not maps alone."""
+        return self.config.decoder.kind in STRUCTURE_KINDS
+
+    @cached_property
+    def start(self) -> Start:
+        """What the decoder started from."""
+        if self.has_structures:
+            return Start(structure=self.model)
+        volume = read_map(self.path / "maps" / "consensus.mrc").data
+        amplitude = torch.tensor(self.info["consensus"]["amplitude"], dtype=torch.float32)
+        return Start(self.model, torch.from_numpy(np.array(volume)), amplitude)
+
+    @property
+    def latents(self) -> Embedding | None:
+        """Posteriors that the run was given (density stage), None where it has an encoder."""
+        path = self.path / "latents.npz"
+        return Embedding.read(path) if path.is_file() else None
+
+    @property
+    def map_origin(self) -> tuple[float, float, float]:
+        """Header origin that puts a map of this run in the frame of the model file, (x, y, z), Angstrom."""
+        g = self.geometry
+        x, y, z = (value - g.box // 2 * g.pixel_size for value in g.offset)
+        return (x, y, z)
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -178,7 +228,7 @@ class Run:
     def _modules(self) -> tuple[ImageModel, LatentPrior, dict[str, Any]]:
         path = self.path / "checkpoints" / "last.safetensors"
         groups, header = checkpoint.load(path)
-        model = build_model(self.config, self.model, self.geometry)
+        model = build_model(self.config, self.start, self.geometry, given=self.latents is not None)
         prior = build_prior(self.config)
         checkpoint.load_module(model, groups.get("ema", groups["model"]), path)
         checkpoint.load_module(prior, groups.get("prior", {}), path)
@@ -232,26 +282,96 @@ class Run:
         Raises
         ------
         InputError
+            If z has another number of columns than the run, or the run makes maps, not structures.
+        """
+        decoder = self.image_model.decoder
+        if not isinstance(decoder, StructureDecoder):
+            raise InputError(
+                f"the {self.config.decoder.kind} decoder makes maps, not structures",
+                file=self.path,
+                remedy="Decode to .mrc, or use a run with atoms.",
+            )
+        points = self._points(z)
+        offset = torch.tensor(self.geometry.offset)
+        out = np.empty((len(points), len(self.structure), 3), dtype=np.float32)
+        with torch.no_grad():
+            for start in range(0, len(points), chunk):
+                coords = decoder.coordinates(points[start : start + chunk])
+                out[start : start + chunk] = (coords + offset).numpy()
+        return out
+
+    def decode_maps(self, z: NDArray[np.floating[Any]], chunk: int = 8) -> NDArray[np.float32]:
+        """Density maps of latents, of any decoder.
+
+        Structures become maps by the structure factors of their scatterers times the radial gain of the
+        likelihood: what the images would show.
+
+        Parameters
+        ----------
+        z : ndarray, shape (n, d)
+        chunk : int
+            How many are decoded at a time.
+
+        Returns
+        -------
+        ndarray, shape (n, box, box, box), float32
+            (z, y, x), voxels of `geometry.pixel_size`, density per cubic Angstrom in the scale of the images;
+            `map_origin` places them.
+
+        Raises
+        ------
+        InputError
             If z has another number of columns than the run.
         """
+        points, decoder = self._points(z), self.image_model.decoder
+        out = np.empty((len(points), *(self.geometry.box,) * 3), dtype=np.float32)
+        with torch.no_grad():
+            for start in range(0, len(points), chunk):
+                part = points[start : start + chunk]
+                if isinstance(decoder, VolumeDecoder):
+                    maps = decoder.volumes(part)
+                else:
+                    assert isinstance(decoder, StructureDecoder)
+                    maps = structure_maps(decoder, self.image_model.likelihood, part, self.geometry.scale)
+                out[start : start + chunk] = maps.numpy()
+        return out
+
+    def _points(self, z: NDArray[np.floating[Any]]) -> torch.Tensor:
         points = torch.as_tensor(np.atleast_2d(z), dtype=torch.float32)
         if points.ndim != 2 or points.shape[1] != self.config.z_dim:
             raise InputError(
                 f"latents of shape {tuple(points.shape)} do not fit this run",
                 remedy=f"Give an array of {self.config.z_dim} columns.",
             )
-        offset = torch.tensor(self.geometry.offset)
-        out = np.empty((len(points), len(self.model), 3), dtype=np.float32)
-        with torch.no_grad():
-            for start in range(0, len(points), chunk):
-                coords = self.image_model.decoder.coordinates(points[start : start + chunk])
-                out[start : start + chunk] = (coords + offset).numpy()
-        return out
+        return points
+
+    def images(self) -> BandImages:
+        """The particles of the training in the run's band; in memory only as they are asked for."""
+        return BandImages(self.particles, self.geometry.cutoff, cache_memory=0.0)
 
     def sample(self, n: int, seed: int = 0) -> NDArray[np.float32]:
         """Draw latents from the prior, shape (n, d)."""
         generator = torch.Generator().manual_seed(seed)
         return self.prior.sample(n, generator).numpy().astype(np.float32)
+
+
+def posterior_table(latents: Embedding) -> torch.Tensor:
+    """Means and log-variances of given posteriors, shape (N, 2 d)."""
+    mean, sd = torch.from_numpy(latents.z), torch.from_numpy(latents.z_sd)
+    return torch.cat([mean, 2 * sd.clamp_min(1e-6).log()], dim=1).float()
+
+
+def record_consensus(folder: Path, consensus: Consensus, geometry: Geometry) -> None:
+    """Write the consensus maps of a run, and what is known of their signal into run.json."""
+    run = Run.open(folder)
+    (folder / "maps").mkdir(exist_ok=True)
+    consensus.write(folder / "maps", run.map_origin)
+    facts = {
+        "resolution": consensus.resolution,
+        "half_fsc": consensus.half_fsc.tolist(),
+        "amplitude": consensus.amplitude.tolist(),
+    }
+    write_json(folder / "run.json", {**run.info, "consensus": facts})
 
 
 def fingerprint(particles: Particles) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -22,18 +22,28 @@ from cryoscape.data.images import BandImages
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
-from cryoscape.models.decoders.base import StructureDecoder
+from cryoscape.models.decoders.base import Decoder, StructureDecoder
 from cryoscape.preflight.check import preflight
 from cryoscape.preflight.report import PreflightReport
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.structures.atomic_model import AtomicModel
-from cryoscape.training.assemble import Geometry, build_model, build_prior, degrees_of_freedom
-from cryoscape.training.config import Config
+from cryoscape.training.assemble import Geometry, Start, build_model, build_prior, degrees_of_freedom
+from cryoscape.training.config import STRUCTURE_KINDS, Config
+from cryoscape.training.consensus import find_consensus
 from cryoscape.training.embed import embed
 from cryoscape.training.hardware import build_fabric, set_threads
 from cryoscape.training.loop import Interrupted, Parts, Trainer
 from cryoscape.training.restraining import Restraints
-from cryoscape.training.run import Run, copy_reference, describe_particles, fingerprint, write_json
+from cryoscape.training.run import (
+    Embedding,
+    Run,
+    copy_reference,
+    describe_particles,
+    fingerprint,
+    posterior_table,
+    record_consensus,
+    write_json,
+)
 from cryoscape.training.sampling import BatchOrder, held_out_mask
 from cryoscape.training.schedule import total_steps
 
@@ -59,25 +69,27 @@ class Interpretation:
 
 def train(
     particles: Particles,
-    model: AtomicModel,
+    model: AtomicModel | None = None,
     config: Config | None = None,
     out: str | PathLike[str] = "RUN",
     *,
     interpretation: Interpretation | None = None,
     found: PreflightReport | None = None,
+    latents: Embedding | None = None,
     resume: bool = False,
     force: bool = False,
     embedding: bool = True,
     progress: ProgressReporter | None = None,
 ) -> Run:
-    """Train an ensemble model and leave a run folder.
+    """Train an ensemble of structures or maps and leave a run folder.
 
     Parameters
     ----------
     particles : Particles
         Images with poses and CTF.
-    model : AtomicModel
-        The reference, as in its file.
+    model : AtomicModel, optional
+        The reference, as in its file. Decoders of maps do not need one; given, it is what their maps are
+        placed on.
     config : Config, optional
         Settings; the defaults serve.
     out : path
@@ -86,6 +98,9 @@ def train(
         Frame, sign and band, where they are known. By default the pre-flight check finds them.
     found : PreflightReport, optional
         The check of this input, where it was made already.
+    latents : Embedding, optional
+        Posteriors of these very particles to train on as they stand, instead of an encoder: the density
+        stage of cryoSTAR.
     resume : bool
         Go on from the last checkpoint; the result equals that of an uninterrupted run.
     force : bool
@@ -106,6 +121,7 @@ def train(
         After Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     config = config or Config()
+    _refuse_unfit(config, particles, model, latents)
     folder = Path(out)
     progress = reporter_or_silent(progress)
     set_threads(config.training.threads)
@@ -129,15 +145,26 @@ def train(
     images = BandImages(particles, cutoff, cache_memory=config.data.cache_memory)
     if not resume:
         assert interpretation is not None
-        geometry = Geometry(images.box, images.pixel_size, cutoff, images.n_groups, interpretation.offset)
-        _refuse_outside_box(model, particles, geometry)
+        geometry = Geometry(
+            images.box, images.pixel_size, cutoff, images.n_groups, interpretation.offset, particles.box
+        )
+        if model is not None:
+            _refuse_outside_box(model, particles, geometry)
     fabric = build_fabric(config)
     images.prepare(progress)
-    seed_everything(config.training.seed, verbose=False)
-    modules = build_model(config, model, geometry)
-    prior = build_prior(config)
     held_out = held_out_mask(len(particles), config.data.held_out, config.training.seed)
     rows = np.flatnonzero(~held_out)
+    consensus = None
+    if config.decoder.kind in STRUCTURE_KINDS:
+        start = Start(structure=model)
+    elif resume:
+        start = run.start
+    else:
+        consensus = find_consensus(images, torch.from_numpy(rows), progress)
+        start = Start(model, consensus.filtered, consensus.amplitude)
+    seed_everything(config.training.seed, verbose=False)
+    modules = build_model(config, start, geometry, given=latents is not None)
+    prior = build_prior(config)
     parts = Parts(
         model=modules.to(fabric.device),
         prior=prior.to(fabric.device),
@@ -146,12 +173,17 @@ def train(
         order=BatchOrder(rows, config.training.batch, config.training.seed),
         held_out=torch.from_numpy(np.flatnonzero(held_out)),
         n_training=len(rows),
+        latents=None if latents is None else posterior_table(latents),
     )
     total = total_steps(config.training, len(rows))
     if not resume:
         # Only now, when nothing is left that could be refused, does an earlier run give way.
         _clear_folder(folder)
         _start_folder(folder, config, model, particles, geometry, total, fabric)
+        if consensus is not None:
+            record_consensus(folder, consensus, geometry)
+        if latents is not None:
+            latents.write(folder / "latents.npz")
         if found is not None:
             write_json(folder / "preflight.json", found.to_dict())
     trainer = Trainer(folder, config, parts, total, fabric, progress)
@@ -176,6 +208,29 @@ def train(
     return run
 
 
+def _refuse_unfit(
+    config: Config, particles: Particles, model: AtomicModel | None, latents: Embedding | None
+) -> None:
+    """Refuse parts that do not go together, before anything is read or written."""
+    kind = config.decoder.kind
+    if model is None and kind in STRUCTURE_KINDS:
+        raise InputError(
+            f"the {kind} decoder needs a reference model",
+            remedy="Give one with --model, or train maps: --decoder voxels.",
+        )
+    if latents is not None and not np.array_equal(latents.uid, particles.uid):
+        raise InputError(
+            "the latents are not those of these particles",
+            file=particles.source.path,
+            remedy="Embed these particles first: cryoscape embed RUN.",
+        )
+    if latents is not None and latents.z.shape[1] != config.z_dim:
+        raise InputError(
+            f"the latents have {latents.z.shape[1]} dimensions, the settings {config.z_dim}",
+            remedy=f"Set --z-dim {latents.z.shape[1]}.",
+        )
+
+
 def needs_check(config: Config) -> bool:
     """Whether frame, sign or band are left to the pre-flight check."""
     d = config.data
@@ -183,13 +238,19 @@ def needs_check(config: Config) -> bool:
 
 
 def interpret(
-    particles: Particles, model: AtomicModel, config: Config, found: PreflightReport | None
+    particles: Particles, model: AtomicModel | None, config: Config, found: PreflightReport | None
 ) -> Interpretation:
     """Frame, sign and band of some input: the user's word where there is one, the check's otherwise."""
     d = config.data
     half = particles.box // 2 * particles.pixel_size
-    x, y, z = (float(v) for v in np.average(model.coords, axis=0, weights=model.weights))
+    x = y = z = half
+    if model is not None:
+        x, y, z = (float(v) for v in np.average(model.coords, axis=0, weights=model.weights))
     fixed = {"corner": (half, half, half), "centre": (0.0, 0.0, 0.0), "centroid": (x, y, z)}
+    if model is None:
+        # Without a model the frame is the maps' own, whose origin is their first voxel.
+        fixed["auto"] = fixed["corner"]
+        found = None if found is None else replace(found, offset=fixed["corner"])
     if found is None:
         assert d.invert is not None
         assert d.cutoff is not None
@@ -202,15 +263,16 @@ def interpret(
 
 
 def _restraints(
-    model: AtomicModel,
+    model: AtomicModel | None,
     config: Config,
     geometry: Geometry,
-    decoder: StructureDecoder,
+    decoder: Decoder,
     device: torch.device,
 ) -> Restraints | None:
     r = config.restraints
     if not isinstance(decoder, StructureDecoder) or r.bond == r.network == r.clash == 0:
         return None
+    assert model is not None
     return Restraints(model, r, degrees_of_freedom(geometry), device)
 
 
@@ -229,6 +291,7 @@ def _clear_folder(folder: Path) -> None:
     for name in (
         "run.json",
         "preflight.json",
+        "latents.npz",
         "metrics.csv",
         "embedding.npz",
         "report.html",
@@ -259,15 +322,20 @@ def _refuse_other_settings(old: Config, new: Config, folder: Path) -> None:
         )
 
 
-def _refuse_other_input(run: Run, particles: Particles, model: AtomicModel) -> None:
+def _refuse_other_input(run: Run, particles: Particles, model: AtomicModel | None) -> None:
     """A resumed run goes on with the very particles and the model it began with."""
     remedy = "Name the same files, or train into another folder."
     if fingerprint(particles) != run.info["particles"]["fingerprint"]:
         raise InputError(
             "the run was started with other particles", file=particles.source.path, remedy=remedy
         )
-    if not np.array_equal(model.coords, run.model.coords):
-        raise InputError("the run was started with another model", file=model.path, remedy=remedy)
+    before = run.model
+    same = model is before is None or (
+        model is not None and before is not None and np.array_equal(model.coords, before.coords)
+    )
+    if not same:
+        path = run.path if model is None else model.path
+        raise InputError("the run was started with another model", file=path, remedy=remedy)
 
 
 def _refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geometry) -> None:
@@ -285,14 +353,14 @@ def _refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geom
 def _start_folder(
     folder: Path,
     config: Config,
-    model: AtomicModel,
+    model: AtomicModel | None,
     particles: Particles,
     geometry: Geometry,
     total: int,
     fabric: Fabric,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    name = copy_reference(model, folder)
+    name = None if model is None else copy_reference(model, folder)
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     write_json(
@@ -304,7 +372,7 @@ def _start_folder(
             "total_steps": total,
             "seed": config.training.seed,
             "reference": name,
-            "model": None if model.path is None else str(model.path),
+            "model": None if model is None or model.path is None else str(model.path),
             "particles": describe_particles(particles, folder),
             "geometry": geometry.to_json(),
             "hardware": {
