@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from cryoscape.analysis.evaluate import evaluate, path_position
+from cryoscape.analysis.evaluate import evaluate
 from cryoscape.analysis.evaluation import Evaluation
+from cryoscape.analysis.structure_evaluation import path_position
 from cryoscape.analysis.truth import Truth
 from cryoscape.errors import InputError
 from cryoscape.structures.ensemble import write_ensemble

@@ -2,66 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.components import decode_in_chunks, posterior
-from cryoscape.analysis.evaluation import Evaluation, StateRow
+from cryoscape.analysis.components import posterior
+from cryoscape.analysis.evaluation import Evaluation, VolumeEvaluation
+from cryoscape.analysis.latent_evaluation import LatentEvaluation, evaluate_latents
+from cryoscape.analysis.map_evaluation import MapEvaluation, evaluate_maps
+from cryoscape.analysis.map_metrics import Maps
 from cryoscape.analysis.records import write_arrays, write_json
+from cryoscape.analysis.structure_evaluation import evaluate_structures
+from cryoscape.analysis.true_imaging import TrueImaging
 from cryoscape.analysis.truth import Truth
 from cryoscape.errors import InputError
-from cryoscape.structures.geometry import bond_deviation, clash_counts
-from cryoscape.structures.restraints import find_pairs
+from cryoscape.progress import ProgressReporter
 
 if TYPE_CHECKING:
-    from cryoscape.training.run import Embedding, Run
+    from cryoscape.training.run import Run
 
-_GEOMETRY_PARTICLES = 200
-_FRAME_OFFSET = 10.0
-# With fewer states most ranks are ties, which bound the correlation below 1 for perfect structures.
-_ORDERED = 5
 EVALUATION = "analysis/evaluation.json"
+CURVES = "analysis/evaluation_maps.npz"
 
 
 def evaluate(
-    run: Run, truth_path: str | PathLike[str], *, json_path: str | PathLike[str] | None = None
-) -> Evaluation:
-    """Compare the decoded structure of every particle with its true state.
+    run: Run,
+    truth_path: str | PathLike[str],
+    *,
+    json_path: str | PathLike[str] | None = None,
+    images: int = 100,
+    mask_path: str | PathLike[str] | None = None,
+    progress: ProgressReporter | None = None,
+) -> Evaluation | VolumeEvaluation:
+    """Compare what a run found with what the simulation knows.
 
-    Nothing is superposed: model file and truth are both taken in the box-corner frame, and residues are
-    matched by chain, number and insertion code (so the run's model may be another file, for example the
-    other end state). Structures are decoded in chunks. Writes `analysis/evaluation.json` and
-    `analysis/evaluation.npz` (rmsd, nearest state and path position of each particle) into the run.
+    Structures (`cryoscape.analysis.structure_evaluation`) where the run decodes them; maps
+    (`cryoscape.analysis.map_evaluation`) where the truth holds its atoms; and codes
+    (`cryoscape.analysis.latent_evaluation`). Maps and codes leave junk particles out. Writes
+    `analysis/evaluation.json`, `analysis/evaluation.npz` (one row a particle) and
+    `analysis/evaluation_maps.npz` (one row a decoded map) into the run.
 
     Parameters
     ----------
     run : Run
-        A run with an atomic decoder and an embedding.
+        A run with an embedding.
     truth_path : path
         `truth.npz` of the simulation, or its folder.
     json_path : path, optional
         A second place for the JSON file.
+    images : int
+        Single particles whose maps are compared; 0 for none.
+    mask_path : path, optional
+        A map that multiplies decoded and true maps, with the box of the run or of the particles.
+    progress : ProgressReporter, optional
+        Told about maps.
 
     Returns
     -------
-    Evaluation
+    Evaluation or VolumeEvaluation
+        The second for runs without structures.
 
     Raises
     ------
     InputError
-        No embedding, no atomic model, or a truth of other particles or another molecule.
+        No embedding; a truth of other particles or another molecule; a mask of another box; or a truth
+        without atoms for a run without structures.
     """
-    if run.model is None:
-        raise InputError(
-            "this run has no atomic model",
-            file=run.path,
-            remedy="Evaluate a run that was trained with --model.",
-        )
     embedding = run.embedding
     truth = Truth.read(truth_path)
     rows = np.asarray(embedding.row, dtype=np.int64)
@@ -71,215 +81,88 @@ def evaluate(
             file=truth.path,
             remedy="Give the truth of the simulation that made these particles.",
         )
-    in_model, in_truth = truth.match(run.model)
-    states = truth.coords[:, in_truth].astype(np.float64)
-    reference = np.asarray(run.model.coords, dtype=np.float64)[in_model]
-    found = _compare(run, posterior(embedding, run.path)[0], in_model, states, truth.state[rows], reference)
-    result = _summarise(run, truth, embedding, found, states, reference, in_model)
+    z, state = posterior(embedding, run.path)[0], truth.state[rows]
+    columns: dict[str, NDArray[Any]] = {"row": rows, "state": state.astype(np.int32)}
+    structures = None
+    if run.has_structures:
+        structures, of_structures = evaluate_structures(run, truth, z, state)
+        columns |= of_structures
+    imaging = TrueImaging.read(truth.path, rows)
+    kept = np.flatnonzero(~imaging.junk)
+    maps, curves = None, None
+    if len(kept) and (truth.atoms is not None or structures is None):
+        mask = None if mask_path is None else read_mask(run, mask_path)
+        maps, record = evaluate_maps(
+            run, truth, z[kept], state[kept], images=images, mask=mask, progress=progress
+        )
+        curves = record.arrays(rows[kept])
+    controls = {name: points[kept] for name, points in imaging.controls.items()}
+    codes = evaluate_latents(z[kept], state[kept], truth, controls)
+    result = _assemble(structures, maps, codes, truth, len(rows))
     target = Path(run.path) / EVALUATION
-    write_arrays(
-        target.with_suffix(".npz"),
-        {
-            "row": rows,
-            "state": found.state.astype(np.int32),
-            "rmsd": found.rmsd.astype(np.float32),
-            "nearest": found.nearest.astype(np.int32),
-            "position": found.position.astype(np.float32),
-        },
-    )
-    write_json(target, result.to_dict())
-    if json_path is not None:
-        write_json(json_path, result.to_dict())
+    write_arrays(target.with_suffix(".npz"), columns)
+    if curves is not None:
+        write_arrays(Path(run.path) / CURVES, curves)
+    for path in (target, json_path):
+        if path is not None:
+            write_json(path, result.to_dict())
     return result
 
 
-@dataclass
-class _Comparison:
-    """Per particle: true state, rmsd, nearest state, path position; per state: summed structures."""
-
-    state: NDArray[np.int64]
-    rmsd: NDArray[np.float64]
-    nearest: NDArray[np.int64]
-    position: NDArray[np.float64]
-    projection: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    far: int
-
-
-def _compare(
-    run: Run, z: NDArray, in_model: NDArray, states: NDArray, state: NDArray, reference: NDArray
-) -> _Comparison:
-    n, n_residues = len(z), len(in_model)
-    # Displacements from the reference: squared distances then lose no digits to the frame's offset.
-    moves = (states - reference).reshape(len(states), -1)
-    norms = (moves**2).sum(axis=1)
-    far = int(norms.argmax())
-    out = _Comparison(
-        state, np.empty(n), np.empty(n, np.int64), np.empty(n), np.empty(n), np.zeros_like(states), far
+def _assemble(
+    structures: Evaluation | None,
+    maps: MapEvaluation | None,
+    codes: LatentEvaluation | None,
+    truth: Truth,
+    n_particles: int,
+) -> Evaluation | VolumeEvaluation:
+    notes = (
+        ()
+        if codes is None
+        else tuple(
+            f"the codes tell the {row.name} of a particle: information imbalance {row.from_codes:.2f}, "
+            f"where {row.floor:.2f} is chance"
+            for row in codes.leaks
+        )
     )
-    for rows, coords in decode_in_chunks(run, z):
-        move = (coords[:, in_model] - reference).reshape(len(coords), -1)
-        inner = move @ moves.T
-        squared = np.maximum((move**2).sum(axis=1)[:, None] - 2 * inner + norms, 0.0)
-        out.rmsd[rows] = np.sqrt(squared[np.arange(len(coords)), state[rows]] / n_residues)
-        out.nearest[rows] = squared.argmin(axis=1)
-        out.position[rows] = path_position(squared, moves)
-        out.projection[rows] = inner[:, far] / max(norms[far], 1e-12)
-        for s in np.unique(state[rows]):
-            out.sums[s] += coords[state[rows] == s][:, in_model].sum(axis=0, dtype=np.float64)
-    return out
+    if structures is None:
+        return VolumeEvaluation(n_particles, maps, codes, truth.scenario, notes)
+    return replace(structures, maps=maps, codes=codes, warnings=(*structures.warnings, *notes))
 
 
-def path_position(squared: NDArray, states: NDArray) -> NDArray[np.float64]:
-    """Position of points along the path through the states, in states (2.5: midway from 2 to 3).
-
-    The nearest point of the polyline, found from distances alone.
+def read_mask(run: Run, path: str | PathLike[str]) -> Maps:
+    """Read a mask for the maps of a run.
 
     Parameters
     ----------
-    squared : ndarray, shape (n, S)
-        Squared distances of the points from the states.
-    states : ndarray, shape (S, d)
-        The states in order.
+    run : Run
+        Whose maps it is for.
+    path : path
+        A map with the box of the run or of the particles; the second is cropped in Fourier space.
 
     Returns
     -------
-    ndarray, shape (n,)
+    ndarray, shape (box, box, box), float32
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or has another box.
     """
-    if len(states) < 2:
-        return np.zeros(len(squared))
-    length2 = np.maximum(((states[1:] - states[:-1]) ** 2).sum(axis=1), 1e-12)
-    along = np.clip((squared[:, :-1] - squared[:, 1:] + length2) / (2 * length2), 0, 1)
-    # |p - a - t (b - a)|^2 with p.(b - a) replaced by the two distances.
-    distance2 = squared[:, :-1] - along * (squared[:, :-1] - squared[:, 1:] + length2) + along**2 * length2
-    segment = distance2.argmin(axis=1)
-    return segment + along[np.arange(len(squared)), segment]
+    from cryoscape.data.mrc import read_map
 
-
-def _summarise(
-    run: Run,
-    truth: Truth,
-    embedding: Embedding,
-    found: _Comparison,
-    states: NDArray,
-    reference: NDArray,
-    in_model: NDArray,
-) -> Evaluation:
-    n = len(embedding.row)
-    best = np.tensordot(truth.population, states, axes=1)
-    trivial, constant = _rmsd(reference, states), _rmsd(best, states)
-    table = _state_rows(truth, found, states, trivial, constant)
-    correct = found.nearest == found.state
-    counted = np.bincount(found.nearest, minlength=len(states)) / n
-    of_far = found.projection[found.state == found.far]
-    bonds_rms, bonds_truth, clashes, clashes_reference = _soundness(run, embedding.z, states, in_model)
-    unseen: dict[str, float] = {}
-    mask = np.asarray(embedding.held_out, dtype=bool)
-    if mask.any():
-        unseen = {
-            "particles": int(mask.sum()),
-            "rmsd": float(found.rmsd[mask].mean()),
-            "rmsd_median": float(np.median(found.rmsd[mask])),
-            "accuracy": float(correct[mask].mean()),
-        }
-    return Evaluation(
-        n_particles=n,
-        n_residues=len(in_model),
-        rmsd=float(found.rmsd.mean()),
-        rmsd_median=float(np.median(found.rmsd)),
-        rmsd_states=float(np.mean([row.rmsd for row in table if row.rmsd is not None])),
-        trivial=float(trivial[found.state].mean()),
-        constant=float(constant[found.state].mean()),
-        accuracy=float(correct.mean()),
-        majority=float(np.bincount(found.state).max() / n),
-        population_distance=float(0.5 * np.abs(counted - truth.population).sum()),
-        far_state=found.far,
-        far_recovered=float(of_far.mean()) if len(of_far) else None,
-        order=_order(truth, found),
-        bond_deviation=bonds_rms,
-        bond_deviation_truth=bonds_truth,
-        clashes=clashes,
-        clashes_reference=clashes_reference,
-        held_out=unseen,
-        states=table,
-        scenario=truth.scenario,
-        warnings=_warnings(run, truth, found, best, in_model),
-    )
-
-
-def _state_rows(
-    truth: Truth, found: _Comparison, states: NDArray, trivial: NDArray, constant: NDArray
-) -> tuple[StateRow, ...]:
-    counted = np.bincount(found.nearest, minlength=len(states)) / len(found.state)
-    rows = []
-    for s in range(len(states)):
-        mine = found.rmsd[found.state == s]
-        rows.append(
-            StateRow(
-                state=s,
-                cv=None if truth.cv is None else float(truth.cv[s]),
-                population=float(truth.population[s]),
-                nearest=float(counted[s]),
-                particles=len(mine),
-                rmsd=float(mine.mean()) if len(mine) else None,
-                rmsd_sd=float(mine.std()) if len(mine) else None,
-                trivial=float(trivial[s]),
-                constant=float(constant[s]),
-                bias=float(_rmsd(found.sums[s] / len(mine), states[s])) if len(mine) else None,
-            )
+    geometry, mask = run.geometry, read_map(path).data
+    if mask.shape == (geometry.box,) * 3:
+        return mask
+    if mask.shape != (geometry.image_box,) * 3:
+        raise InputError(
+            f"the mask has {' x '.join(str(side) for side in mask.shape)} voxels",
+            file=path,
+            remedy=f"Give a cube of {geometry.image_box} (the particles) or {geometry.box} (the run's maps).",
         )
-    return tuple(rows)
+    import torch
 
+    from cryoscape.physics.slices import crop_volume, invert_volume, transform_volume
 
-def _rmsd(a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    return np.sqrt(((a - b) ** 2).sum(axis=-1).mean(axis=-1))
-
-
-def _order(truth: Truth, found: _Comparison) -> float | None:
-    from scipy.stats import spearmanr
-
-    step = np.zeros(0) if truth.cv is None else np.diff(truth.cv)
-    ordered = len(step) >= _ORDERED - 1 and (np.all(step > 0) or np.all(step < 0))
-    if not ordered or truth.scenario.startswith("circular") or len(np.unique(found.state)) < 3:
-        return None
-    # All structures alike have no order at all.
-    return 0.0 if np.ptp(found.position) == 0 else float(spearmanr(found.position, found.state).statistic)
-
-
-def _soundness(run: Run, z: NDArray, states: NDArray, in_model: NDArray) -> tuple[float, float, float, float]:
-    model = run.model
-    pairs = find_pairs(model)
-    bonds, lengths = np.asarray(pairs.bonds), np.asarray(pairs.bond_lengths)
-    part = np.random.default_rng(0).permutation(len(z))[:_GEOMETRY_PARTICLES]
-    deviation, clashes = [], []
-    for _, coords in decode_in_chunks(run, z[part]):
-        deviation.append(bond_deviation(coords, bonds, lengths))
-        clashes.append(clash_counts(coords, bonds))
-    place = np.full(len(model), -1)
-    place[in_model] = np.arange(len(in_model))
-    shared = (place[bonds] >= 0).all(axis=1) if len(bonds) else np.zeros(0, dtype=bool)
-    in_truth = bond_deviation(states, place[bonds[shared]], lengths[shared])
-    return (
-        float(np.sqrt(np.mean(np.concatenate(deviation) ** 2))),
-        float(np.sqrt(np.mean(in_truth**2))),
-        float(np.concatenate(clashes).mean()),
-        float(clash_counts(np.asarray(model.coords)[None], bonds)[0]),
-    )
-
-
-def _warnings(
-    run: Run, truth: Truth, found: _Comparison, best: NDArray, in_model: NDArray
-) -> tuple[str, ...]:
-    notes = []
-    offset = float(np.linalg.norm(found.sums.sum(axis=0).mean(axis=0) / len(found.state) - best.mean(axis=0)))
-    if offset > _FRAME_OFFSET:
-        notes.append(
-            f"decoded and true structures lie {offset:.0f} A apart on average: "
-            "give the run a model in the frame of the simulation's reference.cif"
-        )
-    if len(in_model) < max(len(run.model), truth.coords.shape[1]):
-        notes.append(
-            f"compared over the {len(in_model)} residues that the run's model ({len(run.model)}) "
-            f"and the truth ({truth.coords.shape[1]}) share"
-        )
-    return tuple(notes)
+    transform = crop_volume(transform_volume(torch.tensor(mask), 1.0), geometry.box)
+    return invert_volume(transform, geometry.image_box / geometry.box).numpy()

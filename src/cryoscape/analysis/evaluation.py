@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from typing import Any
 
+from cryoscape.analysis.latent_evaluation import LatentEvaluation
+from cryoscape.analysis.map_evaluation import MapEvaluation
 from cryoscape.analysis.records import read_json
 from cryoscape.errors import InputError
 
@@ -49,7 +51,9 @@ class StateRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Recovered against true. Lengths in A, rmsd without superposition, of the structure of z = mean.
+    """Recovered against true, of a run that decodes structures.
+
+    Lengths in A, rmsd without superposition, of the structure at the posterior mean.
 
     Parameters
     ----------
@@ -87,6 +91,10 @@ class Evaluation:
         The simulation's name.
     warnings : tuple of str
         What the reader should know.
+    maps : MapEvaluation or None
+        Decoded maps against true ones; None where the truth holds no atoms.
+    codes : LatentEvaluation or None
+        Codes against truth, poses and optics; None for very few particles or a single state.
     """
 
     n_particles: int
@@ -110,6 +118,8 @@ class Evaluation:
     states: tuple[StateRow, ...]
     scenario: str = ""
     warnings: tuple[str, ...] = ()
+    maps: MapEvaluation | None = None
+    codes: LatentEvaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -117,7 +127,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Evaluation:
-        """Read the JSON file that `evaluate` wrote.
+        """Read the JSON file that `evaluate` wrote for a run that decodes structures.
 
         Parameters
         ----------
@@ -133,10 +143,67 @@ class Evaluation:
         InputError
             The file is not one of ours.
         """
-        content = read_json(path)
-        try:
+        found = read_evaluation(path)
+        if not isinstance(found, cls):
+            raise InputError("this evaluation is of maps alone", file=path, remedy="Name another run.")
+        return found
+
+
+@dataclass(frozen=True)
+class VolumeEvaluation:
+    """Recovered against true, of a run that decodes maps.
+
+    Parameters
+    ----------
+    n_particles : int
+        Of the run.
+    maps : MapEvaluation or None
+        Decoded maps against true ones; None where all particles are junk.
+    codes : LatentEvaluation or None
+        Codes against truth, poses and optics; None for very few particles or a single state.
+    scenario : str
+        The simulation's name.
+    warnings : tuple of str
+        What the reader should know.
+    """
+
+    n_particles: int
+    maps: MapEvaluation | None
+    codes: LatentEvaluation | None
+    scenario: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return asdict(self)
+
+
+def read_evaluation(path: str | PathLike[str]) -> Evaluation | VolumeEvaluation:
+    """Read the JSON file that `evaluate` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Evaluation or VolumeEvaluation
+        By the kind of run.
+
+    Raises
+    ------
+    InputError
+        The file is not one of ours.
+    """
+    content = read_json(path)
+    kind = Evaluation if "rmsd" in content else VolumeEvaluation
+    try:
+        content["warnings"] = tuple(content["warnings"])
+        if kind is Evaluation:
             content["states"] = tuple(StateRow(**row) for row in content["states"])
-            content["warnings"] = tuple(content["warnings"])
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise InputError("this is not an evaluation", file=path, remedy="Run evaluate again.") from error
+        for name, part in (("maps", MapEvaluation), ("codes", LatentEvaluation)):
+            content[name] = None if content.get(name) is None else part.from_dict(content[name])
+        return kind(**{field.name: content[field.name] for field in fields(kind)})
+    except (KeyError, TypeError) as error:
+        raise InputError("this is not an evaluation", file=path, remedy="Run evaluate again.") from error

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cryoscape.cli.console import say, table
+from cryoscape.cli.console import reporter, say, table
 from cryoscape.cli.options import RunFolder, need_file, one_thread
+from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    from cryoscape.analysis.evaluation import Evaluation
+    from cryoscape.analysis.evaluation import Evaluation, VolumeEvaluation
+    from cryoscape.analysis.latent_evaluation import LatentEvaluation
+    from cryoscape.analysis.map_evaluation import MapEvaluation
 
 _ROWS = 12  # states that fit on a screen
 
@@ -22,19 +25,42 @@ def evaluate(
     *,
     truth: Annotated[Path, Parameter(help="truth.npz of the simulation.")],
     json: Annotated[Path | None, Parameter(help="Also write the numbers here.")] = None,
+    images: Annotated[int, Parameter(help="Single particles whose maps are compared; 0: none.")] = 100,
+    mask: Annotated[
+        Path | None, Parameter(help="Map that multiplies decoded and true maps before the FSC.")
+    ] = None,
 ) -> None:
-    """Compare a run with known truth: CA-RMSD without superposition, populations, order of states."""
+    """Compare a run with known truth: structures without superposition, maps by FSC, codes by neighbours."""
     from cryoscape.analysis.evaluate import evaluate as evaluate_run
     from cryoscape.training.run import Run
 
     one_thread()
     if not truth.is_dir():
         need_file(truth, "Give the truth.npz that the simulation wrote.")
-    say(describe(evaluate_run(Run.open(run), truth, json_path=json)))
+    if mask is not None:
+        need_file(mask, "Give a map with the box of the particles.")
+    if images < 0:
+        raise InputError(f"{images} images cannot be compared", remedy="Give 0 or more.")
+    opened = Run.open(run)
+    found = evaluate_run(opened, truth, json_path=json, images=images, mask_path=mask, progress=reporter())
+    say(describe(found))
 
 
-def describe(found: Evaluation) -> str:
+def describe(found: Evaluation | VolumeEvaluation) -> str:
     """Lay out recovered against true."""
+    from cryoscape.analysis.evaluation import Evaluation
+
+    parts = [_structures(found)] if isinstance(found, Evaluation) else [f"{found.n_particles} particles"]
+    if found.maps is not None:
+        parts.append(_maps(found.maps))
+    if found.codes is not None:
+        parts.append(_codes(found.codes))
+    if isinstance(found, Evaluation):
+        parts.append(_states(found))
+    return "\n".join(["\n\n".join(parts), *(f"warning: {text}" for text in found.warnings)])
+
+
+def _structures(found: Evaluation) -> str:
     rows = [
         ("mean CA-RMSD, A", f"{found.rmsd:.2f}", f"{found.trivial:.2f}", f"{found.constant:.2f}"),
         ("median CA-RMSD, A", f"{found.rmsd_median:.2f}", "", ""),
@@ -43,13 +69,64 @@ def describe(found: Evaluation) -> str:
     if found.held_out:
         rows.append(("mean CA-RMSD of particles held out, A", f"{found.held_out['rmsd']:.2f}", "", ""))
     rows.append(("nearest state right, %", f"{100 * found.accuracy:.1f}", f"{100 * found.majority:.1f}", ""))
-    lines = [
-        f"{found.n_particles} particles, {found.n_residues} residues, no superposition",
-        table(("recovered against true", "run", "trivial", "one structure"), rows),
-        "",
-        _states(found),
+    return "\n".join(
+        [
+            f"{found.n_particles} particles, {found.n_residues} residues, no superposition",
+            table(("recovered against true", "run", "trivial", "one structure"), rows),
+        ]
+    )
+
+
+def _maps(found: MapEvaluation) -> str:
+    each, one = found.per_conformation, found.one_map
+    ceiling = f"{found.ceiling:.3f}"
+    rows = [("FSC AUC, one map a state", _spread(each.auc, each.auc_sd), f"{one.auc:.3f}", ceiling)]
+    if found.per_image is not None:
+        image = found.per_image
+        rows.append((f"FSC AUC, {image.maps} images", _spread(image.auc, image.auc_sd), "", ceiling))
+    band = 2 * found.run_pixel_size
+    rows.append((f"mean FSC down to {band:.1f} A", f"{each.in_band:.3f}", f"{one.in_band:.3f}", "1"))
+    rows.append(
+        ("FSC above 0.5 down to, A", f"{each.resolution:.1f}", f"{one.resolution:.1f}", f"{band:.1f}")
+    )
+    if found.accuracy is not None and found.majority is not None:
+        right, chance = 100 * found.accuracy, 100 * found.majority
+        rows.append(("nearest true map right, % of images", f"{right:.0f}", f"{chance:.0f}", "100"))
+    return "\n".join(
+        [
+            f"{each.maps} true maps, box {found.box} of {found.pixel_size:.2f} A (the run: {found.run_box})",
+            table(("decoded against true maps", "run", "one map", "ceiling"), rows),
+        ]
+    )
+
+
+def _codes(found: LatentEvaluation) -> str:
+    rows = [
+        (
+            f"shared of {row.k} neighbours, %",
+            f"{100 * row.fraction:.1f}",
+            f"{100 * row.floor:.1f}",
+            f"{100 * row.best:.1f}",
+        )
+        for row in found.neighbourhood
     ]
-    return "\n".join([*lines, *(f"warning: {text}" for text in found.warnings)])
+    for other in found.imbalance:
+        chance = f"{other.floor:.2f}"
+        of_truth = other.name == "truth"
+        best = f"{other.best:.2f}" if of_truth else ""
+        rows.append((f"imbalance, codes to {other.name}", f"{other.from_codes:.2f}", chance, best))
+        if of_truth:
+            rows.append(("imbalance, truth to codes", f"{other.to_codes:.2f}", chance, best))
+    return "\n".join(
+        [
+            f"{found.particles} particles, truth by {found.truth}",
+            table(("neighbours in the codes", "run", "chance", "best"), rows),
+        ]
+    )
+
+
+def _spread(mean: float, sd: float) -> str:
+    return f"{mean:.3f} ± {sd:.3f}"
 
 
 def _states(found: Evaluation) -> str:
