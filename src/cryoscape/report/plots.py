@@ -75,14 +75,18 @@ def write_plots(
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     if curve(run.metrics, "elbo") or curve(run.metrics, "gain_nats"):
-        drawn.append(_save(folder / "learning_curve.png", (10, 3.2), lambda f: draw_learning(f, run.metrics)))
+        drawn.append(
+            save_figure(folder / "learning_curve.png", (10, 3.2), lambda f: draw_learning(f, run.metrics))
+        )
     if summary is not None:
-        drawn.append(_save(folder / "latent.png", (10, 4.4), lambda f: draw_latent(f, summary)))
+        drawn.append(save_figure(folder / "latent.png", (10, 4.4), lambda f: draw_latent(f, summary)))
         if summary.motion is not None and run.model is not None:
             draw = _residues(run.model, summary)
-            drawn.append(_save(folder / "motion_per_residue.png", (10, 3.4), draw))
+            drawn.append(save_figure(folder / "motion_per_residue.png", (10, 3.4), draw))
     if evaluation is not None:
-        drawn.append(_save(folder / "rmsd_per_state.png", (8, 3.8), lambda f: draw_states(f, evaluation)))
+        drawn.append(
+            save_figure(folder / "rmsd_per_state.png", (8, 3.8), lambda f: draw_states(f, evaluation))
+        )
     return drawn
 
 
@@ -188,7 +192,23 @@ def draw_states(figure: Figure, evaluation: Evaluation) -> None:
     axes.legend()
 
 
-def _save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
+def save_figure(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> Path:
+    """Draw one figure in the house style and write it as PNG.
+
+    Parameters
+    ----------
+    path : Path
+        The file; written atomically.
+    size : tuple of float
+        Width and height, inches.
+    draw : callable
+        Given the empty figure.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
