@@ -30,10 +30,11 @@ MAY_IMPORT = {
     "simulate": BELOW_TRAINING,
     "training": BELOW_TRAINING | {"preflight"},
     "analysis": BELOW_TRAINING | {"preflight", "simulate", "training"},
-    "report": BELOW_REPORT,
-    "app": BELOW_REPORT | {"report"},
-    "integrations": BELOW_REPORT | {"report"},
-    "cli": BELOW_REPORT | {"report", "app", "integrations"},
+    "poses": BELOW_REPORT,
+    "report": BELOW_REPORT | {"poses"},
+    "app": BELOW_REPORT | {"report", "poses"},
+    "integrations": BELOW_REPORT | {"report", "poses"},
+    "cli": BELOW_REPORT | {"report", "poses", "app", "integrations"},
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 PYTHON_FILES = sorted(p for d in ("src", "tests", "benchmarks") for p in (ROOT / d).rglob("*.py"))

@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from cryoscape.models.decoders.atomic import AtomicDecoder
 from cryoscape.models.encoders import Encoder
+from cryoscape.models.features import field_grid
 from cryoscape.models.image_model import FeatureMap, FeatureSettings, ImageModel
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.models.scattering import BeadScatterers
@@ -30,7 +31,9 @@ def build(kind, network):
     scatterers = BeadScatterers(torch.ones(len(coords)))
     likelihood = GaussianLikelihood(BOX, PIXEL, CUTOFF)
     likelihood.gain.fill_(25.0)
-    feature_map = FeatureMap(FeatureSettings(KINDS[kind], WINDOW), coords, scatterers, likelihood)
+    feature_map = FeatureMap(
+        FeatureSettings(KINDS[kind], WINDOW), coords, likelihood, field_grid(coords, 8.0, 15.0)
+    )
     encoder = Encoder(feature_map.size, Z, network=network, hidden=(24, 24))
     decoder = AtomicDecoder(Z, coords, scatterers, hidden=(8,))
     return ImageModel(feature_map, encoder, decoder, likelihood)

@@ -55,8 +55,9 @@ def test_field_is_high_where_density_is_missing_from_the_model():
     partial = weights.clone()
     partial[:5] = 0.0
     points = torch.stack([coords[:5].mean(0), coords[20:25].mean(0) + 20.0])
+    y = gaussians.project_fourier(coords[None], partial, batch.rotations, BOX, PIXEL)
     field = features.field_features(
-        likelihood, batch.images, batch.ctf, batch.group, batch.rotations, coords, partial, points, 3.0
+        likelihood, batch.images, batch.ctf, batch.group, batch.rotations, y, points, 3.0
     ).mean(0)
     assert float(field[0]) > 3 * float(field[1].abs())
 
@@ -66,15 +67,16 @@ def test_field_value_is_the_directional_derivative_in_density():
     batch = batch_of(coords, weights, gain=20.0, noise=2.0, n=3)
     point = torch.tensor([[6.0, -3.0, 9.0]])
     blur = 3.0
-    field = features.field_features(
-        likelihood, batch.images, batch.ctf, batch.group, batch.rotations, coords, weights, point, blur
-    )
     from cryoscape.physics import fourier
+
+    base = gaussians.project_fourier(coords[None], weights, batch.rotations, BOX, PIXEL)
+    field = features.field_features(
+        likelihood, batch.images, batch.ctf, batch.group, batch.rotations, base, point, blur
+    )
 
     k2 = fourier.frequency_grid(BOX, PIXEL).square().sum(-1)
     probe = gaussians.project_fourier(point[None], torch.ones(1), batch.rotations, BOX, PIXEL)
     probe = probe * torch.exp(-2 * torch.pi**2 * blur**2 * k2)
-    base = gaussians.project_fourier(coords[None], weights, batch.rotations, BOX, PIXEL)
     args = (batch.ctf, batch.group)
     up, down = (likelihood.log_prob(batch.images, base + s * 1e-3 * probe, *args) for s in (1, -1))
     want = (up - down) / 2e-3

@@ -3,6 +3,7 @@ import torch
 
 from cryoscape.models.decoders.atomic import AtomicDecoder
 from cryoscape.models.encoders import Encoder
+from cryoscape.models.features import field_grid
 from cryoscape.models.image_model import FeatureMap, FeatureSettings, ImageModel
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.models.scattering import BeadScatterers
@@ -14,7 +15,9 @@ def build(kinds=("score",), **more):
     scatterers = BeadScatterers(torch.ones(len(coords)))
     likelihood = GaussianLikelihood(BOX, PIXEL, CUTOFF)
     likelihood.gain.fill_(25.0)
-    feature_map = FeatureMap(FeatureSettings(kinds, 20, **more), coords, scatterers, likelihood)
+    feature_map = FeatureMap(
+        FeatureSettings(kinds, 20, **more), coords, likelihood, field_grid(coords, 8.0, 15.0)
+    )
     encoder = Encoder(feature_map.size, 2, hidden=(16,))
     return ImageModel(feature_map, encoder, AtomicDecoder(2, coords, scatterers, hidden=(8,)), likelihood)
 
@@ -64,7 +67,7 @@ def test_a_structure_is_as_likely_as_the_latent_that_decodes_to_it(batch):
     with torch.no_grad():
         coords = model.decoder.coordinates(z)[0]
         torch.testing.assert_close(
-            model.structure_log_likelihood(coords, batch),
+            model.object_log_likelihood(coords, batch),
             model.log_likelihood(z, batch),
             rtol=1e-5,
             atol=1e-3,

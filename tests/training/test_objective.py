@@ -7,7 +7,7 @@ import torch
 from cryoscape.data.images import BandImages
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.priors.normal import NormalPrior
-from cryoscape.training.assemble import Geometry, build_model, degrees_of_freedom
+from cryoscape.training.assemble import Geometry, Start, build_model, degrees_of_freedom
 from cryoscape.training.objective import Terms, evaluate_terms
 from cryoscape.training.restraining import Restraints
 from cryoscape.training.sampling import step_generator
@@ -21,8 +21,8 @@ class Scene:
         torch.manual_seed(0)
         self.config = settings(**sections)
         self.images = BandImages(sample.particles, CUTOFF)
-        geometry = Geometry(self.images.box, self.images.pixel_size, CUTOFF, 1, KNOWN.offset)
-        self.model = build_model(self.config, sample.model, geometry)
+        geometry = Geometry(self.images.box, self.images.pixel_size, CUTOFF, 1, KNOWN.offset, self.images.box)
+        self.model = build_model(self.config, Start(sample.model), geometry)
         with torch.no_grad():
             self.model.decoder.network[-1].weight.mul_(20.0)
         self.restraints = Restraints(

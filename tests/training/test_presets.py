@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cryoscape.errors import InputError
-from cryoscape.training.assemble import Geometry, build_model, build_prior
+from cryoscape.training.assemble import Geometry, Start, build_model, build_prior
 from cryoscape.training.config import Config
 from cryoscape.training.presets import PRESETS, merged, preset
 from tests.training.builders import KNOWN
@@ -17,8 +17,8 @@ def test_the_presets():
 def test_every_preset_builds_and_decodes(name, sample):
     config = Config.model_validate(preset(name))
     assert config.preset == name
-    geometry = Geometry(18, 4.0, 8.0, 1, KNOWN.offset)
-    model = build_model(config, sample.model, geometry)
+    geometry = Geometry(18, 4.0, 8.0, 1, KNOWN.offset, 18)
+    model = build_model(config, Start(sample.model), geometry)
     coords = model.decoder.coordinates(torch.randn(2, config.z_dim))
     assert coords.shape == (2, 30, 3)
     assert build_prior(config).sample(3).shape == (3, config.z_dim)

@@ -77,6 +77,12 @@ class Geometry:
         return self.image_box * self.image_pixel_size**2
 
     @property
+    def map_origin(self) -> tuple[float, float, float]:
+        """Header origin that puts a map of this box in the frame of the model file, (x, y, z), Angstrom."""
+        x, y, z = (value - self.box // 2 * self.pixel_size for value in self.offset)
+        return (x, y, z)
+
+    @property
     def band(self) -> int:
         """Last shell inside the resolution limit."""
         return int(self.box * self.pixel_size / self.cutoff + 1e-6)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import shutil
 from dataclasses import dataclass, fields
 from functools import cached_property
 from os import PathLike
@@ -32,7 +30,7 @@ from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training import checkpoint
 from cryoscape.training.assemble import Geometry, Start, build_model, build_prior
 from cryoscape.training.config import STRUCTURE_KINDS, Config
-from cryoscape.training.consensus import Consensus
+from cryoscape.training.run_folder import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,9 +191,7 @@ class Run:
     @property
     def map_origin(self) -> tuple[float, float, float]:
         """Header origin that puts a map of this run in the frame of the model file, (x, y, z), Angstrom."""
-        g = self.geometry
-        x, y, z = (value - g.box // 2 * g.pixel_size for value in g.offset)
-        return (x, y, z)
+        return self.geometry.map_origin
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -361,43 +357,6 @@ def posterior_table(latents: Embedding) -> torch.Tensor:
     return torch.cat([mean, 2 * sd.clamp_min(1e-6).log()], dim=1).float()
 
 
-def record_consensus(folder: Path, consensus: Consensus, geometry: Geometry) -> None:
-    """Write the consensus maps of a run, and what is known of their signal into run.json."""
-    run = Run.open(folder)
-    (folder / "maps").mkdir(exist_ok=True)
-    consensus.write(folder / "maps", run.map_origin)
-    facts = {
-        "resolution": consensus.resolution,
-        "half_fsc": consensus.half_fsc.tolist(),
-        "amplitude": consensus.amplitude.tolist(),
-    }
-    write_json(folder / "run.json", {**run.info, "consensus": facts})
-
-
-def fingerprint(particles: Particles) -> str:
-    """Hash of the identities of particles in their order."""
-    return hashlib.blake2b(particles.uid.tobytes(), digest_size=16).hexdigest()
-
-
-def describe_particles(particles: Particles, folder: Path) -> dict[str, Any]:
-    """Write down how to find particles again: an entry of run.json, and the rows of a selection."""
-    if not np.array_equal(particles.row, np.arange(len(particles))):
-        path = folder / "particles" / "training_rows.npy"
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, particles.row)
-    passthrough = getattr(particles.source, "passthrough", ())
-    return {
-        "path": str(particles.source.path),
-        "datadir": None if particles.datadir is None else str(particles.datadir),
-        "passthrough": [str(path) for path in passthrough],
-        "n": len(particles),
-        "fingerprint": fingerprint(particles),
-        "box": particles.box,
-        "pixel_size": particles.pixel_size,
-        "data_sign": particles.data_sign,
-    }
-
-
 def read_metrics(path: Path) -> dict[str, NDArray[Any]]:
     """Read a metrics.csv into columns."""
     if not path.is_file():
@@ -412,25 +371,3 @@ def read_metrics(path: Path) -> dict[str, NDArray[Any]]:
         except ValueError:
             columns[name] = np.array(values)
     return columns
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def copy_reference(structure: AtomicModel, folder: Path) -> str:
-    """Put the model file into the run folder, so that the run stands alone; return its name there."""
-    if structure.path is None:
-        raise InputError(
-            "the reference model was not read from a file",
-            remedy="Write it to a file and read it from there.",
-        )
-    name = "reference" + "".join(s for s in structure.path.suffixes[-2:] if s.lower() in _SUFFIXES)
-    with atomic_path(folder / name) as temporary:
-        shutil.copyfile(structure.path, temporary)
-    return name
-
-
-_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".gz")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -34,14 +33,13 @@ from cryoscape.training.embed import embed
 from cryoscape.training.hardware import build_fabric, set_threads
 from cryoscape.training.loop import Interrupted, Parts, Trainer
 from cryoscape.training.restraining import Restraints
-from cryoscape.training.run import (
-    Embedding,
-    Run,
+from cryoscape.training.run import Embedding, Run, posterior_table
+from cryoscape.training.run_folder import (
     copy_reference,
     describe_particles,
     fingerprint,
-    posterior_table,
     record_consensus,
+    update_info,
     write_json,
 )
 from cryoscape.training.sampling import BatchOrder, held_out_mask
@@ -395,5 +393,4 @@ def _start_folder(
 
 
 def _set_status(folder: Path, status: str, step: int, **more: Any) -> None:
-    info = json.loads((folder / "run.json").read_text())
-    write_json(folder / "run.json", {**info, "status": status, "step": step, **more})
+    update_info(folder, status=status, step=step, **more)
