@@ -12,7 +12,8 @@ from cryoscape.simulate.domains import find_arm, thinnest_cut, turned, turning_a
 from cryoscape.simulate.hinge import DOMAIN_LENGTH, LINKER_LENGTH, hinge_protein
 from cryoscape.simulate.imaging import exact_counts
 from cryoscape.simulate.options import SimulationOptions
-from cryoscape.simulate.scenarios import build_scenario, double_well_populations
+from cryoscape.simulate.populations import double_well_populations
+from cryoscape.simulate.scenarios import build_scenario
 from cryoscape.structures.composition import residue_electrons
 from cryoscape.structures.ensemble import write_ensemble
 
@@ -133,7 +134,7 @@ def test_files_of_several_models(folder, tmp_path):
         ("wobble", {}, "no scenario"),
         ("adk", {}, "needs two models"),
         ("models", {}, "needs models"),
-        ("hinge", {"populations": (0.5, 0.5)}, "equally populated"),
+        ("hinge", {"populations": (0.5, 0.5)}, "follow from the scenario"),
         ("double-well", {"populations": (0.2, 0.3, 0.5)}, "two populations"),
         ("states", {"states": 9}, "2 to 6"),
     ],

@@ -76,8 +76,9 @@ class SimulationReport:
         body = [
             f"{head}, {self.residues} residues, {self.atoms} Gaussians",
             f"SNR {self.snr:g} (all pixels), {self.nats_per_image:.1f} nats per image",
-            f"reference against the true states: mean RMSD {self.trivial_rmsd:.2f} A",
         ]
+        if self.trivial_rmsd > 0:
+            body.append(f"reference against the true states: mean RMSD {self.trivial_rmsd:.2f} A")
         if self.states <= 8:
             shares = ", ".join(f"{p:.4g} ({c})" for p, c in zip(self.population, self.counts))
             body.append(f"populations (particles): {shares}")
@@ -108,7 +109,8 @@ def simulate(
     Parameters
     ----------
     scenario : str
-        `hinge`, `adk`, `linear1d`, `circular1d`, `states`, `double-well` or `models`.
+        `hinge`, `adk`, `linear1d`, `circular1d`, `linker`, `states`, `double-well`, `composition` or
+        `models`.
     out : path
         Folder to make.
     models : sequence of paths
@@ -146,7 +148,7 @@ def simulate(
     check_size(particles, box, pixel, snr)
     _check_folder(folder, force)
     reporter = reporter_or_silent(progress)
-    built = build_scenario(scenario, [Path(m) for m in models], settings, reporter)
+    built = build_scenario(scenario, [Path(m) for m in models], settings, reporter, seed)
     _check_fits(built, box, pixel, settings)
     reference = reference_index(settings.reference, len(built.coords))
     views = draw_views(built.population, particles, settings, seed)

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cryoscape.errors import InputError
 
-ScenarioName = Literal["hinge", "adk", "linear1d", "circular1d", "states", "double-well", "models"]
-SCENARIOS: tuple[ScenarioName, ...] = (
-    "hinge",
-    "adk",
-    "linear1d",
-    "circular1d",
-    "states",
-    "double-well",
-    "models",
-)
+ScenarioName = Literal[
+    "hinge", "adk", "linear1d", "circular1d", "linker", "states", "double-well", "composition", "models"
+]
+SCENARIOS: tuple[ScenarioName, ...] = get_args(ScenarioName)
 
 
 @dataclass(frozen=True)
@@ -27,17 +21,27 @@ class SimulationOptions:
     Attributes
     ----------
     states : int, optional
-        Number of states of a continuous scenario. Default: 50; 100 for `circular1d`, 101 for
-        `double-well`; for `states` the number of populations.
+        Number of states of a continuous scenario. Default: 50; 100 for `circular1d` and `linker`, 101
+        for `double-well`; for `states` the number of populations.
     populations : tuple of float, optional
         Populations of the states, summing to 1. Default: equal; for `states` 0.6, 0.3, 0.1.
+    profile : "equal" or "bimodal"
+        Populations along the path of `hinge`, `adk`, `linear1d` and `circular1d`: bimodal has 70 % round a
+        quarter and 30 % round three quarters of the way.
     frames : tuple of int, optional
         Which of the models given to use, from 0.
     moving : str, optional
-        Residues that move in `linear1d` and `circular1d`, for example ``"L,H:1-225"``. Default: the
-        smaller side of the thinnest cut through the contacts of the model.
+        Residues that move in `linear1d`, `circular1d` and `linker`, for example ``"L,H:1-235"``. Default:
+        the smaller side of the thinnest cut through the contacts of the model.
     angle : float, optional
-        Range of the motion in degrees: hinge 50, bending of `linear1d` 40.
+        Range of the motion in degrees: hinge 50, bending of `linear1d` 40, rotations of `linker` 180.
+    subunits : tuple of str, optional
+        Subunits of `composition` in a given model, for example ``"B" "C,D"``; the rest is the core. Default:
+        every chain but the largest.
+    fields : tuple of float, optional
+        Fields h of `composition`, kT, one a subunit; without a model as many subunits are made, else 5.
+    couplings : tuple of float, optional
+        Couplings J of `composition`, kT: one for all subunits in contact (1.5), or one for every pair.
     barrier : float
         Height of the barrier of `double-well` in kT.
     reference : "first", "last" or int
@@ -73,9 +77,13 @@ class SimulationOptions:
 
     states: int | None = None
     populations: tuple[float, ...] | None = None
+    profile: Literal["equal", "bimodal"] = "equal"
     frames: tuple[int, ...] | None = None
     moving: str | None = None
     angle: float | None = None
+    subunits: tuple[str, ...] | None = None
+    fields: tuple[float, ...] | None = None
+    couplings: tuple[float, ...] | None = None
     barrier: float = 3.0
     reference: Literal["first", "last"] | int = "first"
     frame: Literal["corner", "centre"] = "corner"
@@ -119,6 +127,7 @@ class SimulationOptions:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", remedy=f"Give {name} in [0, 1).")
         choices = {
+            "profile": ("equal", "bimodal"),
             "noise": ("white", "coloured"),
             "defocus": ("lognormal", "uniform"),
             "frame": ("corner", "centre"),

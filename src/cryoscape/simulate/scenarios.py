@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,19 @@ from numpy.typing import NDArray
 from cryoscape.errors import InputError
 from cryoscape.progress import ProgressReporter
 from cryoscape.simulate.atoms import Atoms
+from cryoscape.simulate.composition import SUBUNITS, assembly, contacts, default_model, split_subunits
 from cryoscape.simulate.domains import bending_axis, find_arm, new_clashes, turned, turning_axis
-from cryoscape.simulate.hinge import HINGE_ANGLE, arm_protein, hinge_protein
+from cryoscape.simulate.hinge import HINGE_ANGLE, HINGE_RESIDUE, arm_protein, hinge_protein
+from cryoscape.simulate.imaging import stream
+from cryoscape.simulate.linker import arm_coordinates, oriented, random_orientations
 from cryoscape.simulate.options import SCENARIOS, SimulationOptions
 from cryoscape.simulate.paths import elastic_path
+from cryoscape.simulate.populations import double_well_populations, equal_populations, path_populations
 from cryoscape.simulate.reading import read_states, select_residues
 
 Array = NDArray[np.float64]
 
-WELLS = (0.2, 0.8)
-"""Minima of the double well on the path from 0 to 1."""
+_PATHS = ("hinge", "adk", "linear1d", "circular1d")
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Scenario:
 
 
 def build_scenario(
-    name: str, models: list[Path], options: SimulationOptions, reporter: ProgressReporter
+    name: str, models: list[Path], options: SimulationOptions, reporter: ProgressReporter, seed: int = 0
 ) -> Scenario:
     """Build the states of a scenario.
 
@@ -78,6 +83,8 @@ def build_scenario(
     options : SimulationOptions
     reporter : ProgressReporter
         Told about the states.
+    seed : int
+        Of the states that are drawn at random (`linker`).
 
     Returns
     -------
@@ -89,13 +96,15 @@ def build_scenario(
     InputError
         If the scenario is unknown, or the models or populations do not fit it.
     """
-    builders = {
+    builders: dict[str, Callable[..., Scenario]] = {
         "hinge": _path,
         "adk": _path,
         "linear1d": _path,
         "circular1d": _circle,
+        "linker": partial(_linker, seed=seed),
         "states": _states,
         "double-well": _double_well,
+        "composition": _composition,
         "models": _states,
     }
     if name not in builders:
@@ -104,6 +113,8 @@ def build_scenario(
         raise InputError(
             "hinge generates its own model", remedy="Leave out --models, or choose linear1d or double-well."
         )
+    if options.profile != "equal" and name not in _PATHS:
+        raise InputError(f"{name} has no path", remedy=f"Leave out --profile, or choose {', '.join(_PATHS)}.")
     with reporter.task("states", unit="states"):
         built = builders[name](name, models, options)
     weights = built.atoms.weights / built.atoms.weights.sum()
@@ -111,57 +122,12 @@ def build_scenario(
     return replace(built, coords=coords, atoms=built.atoms.with_coords(coords[0]))
 
 
-def double_well_populations(cv: Array, barrier: float, populations: tuple[float, ...] | None = None) -> Array:
-    """Boltzmann populations of a double well.
-
-    U(x) / kT = barrier (u^2 - 1)^2 + c u with u = (x - 1/2) / 0.3, so the wells lie at 0.2 and 0.8; the
-    tilt c is chosen for the populations of the two sides, and is 0 for equal ones.
-
-    Parameters
-    ----------
-    cv : ndarray, shape (S,)
-        x of the states.
-    barrier : float
-        Height between the untilted wells in kT.
-    populations : tuple of two floats, optional
-        Of the sides below and above 1/2.
-
-    Returns
-    -------
-    ndarray, shape (S,)
-        Sums to 1.
-
-    Raises
-    ------
-    InputError
-        If there are not two populations.
-    """
-    from scipy.optimize import brentq
-
-    u = (cv - 0.5) / (0.5 * (WELLS[1] - WELLS[0]))
-
-    def weights(tilt: float) -> Array:
-        energy = barrier * (u**2 - 1) ** 2 + tilt * u
-        boltzmann = np.exp(-(energy - energy.min()))
-        return boltzmann / boltzmann.sum()
-
-    if populations is None:
-        return weights(0.0)
-    if len(populations) != 2:
-        raise InputError(
-            f"a double well has two populations, not {len(populations)}", remedy="Give two populations."
-        )
-    # The state on the barrier belongs half to each side.
-    upper = np.where(cv > 0.5 + 1e-9, 1.0, np.where(cv < 0.5 - 1e-9, 0.0, 0.5))
-    return weights(brentq(lambda tilt: upper @ weights(tilt) - populations[1], -50.0, 50.0))
-
-
 def _path(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
-    """A path from 0 to 1 with equal populations: morph of two models, bend of one, or the hinge."""
+    """A path from 0 to 1: morph of two models, bend of one, or the hinge."""
     n = options.states or 50
     _no_populations(name, options)
     atoms, coords, cv, notes = _path_states(name, models, options, np.linspace(0, 1, n))
-    return Scenario(name, atoms, coords, _equal(n), cv, notes)
+    return Scenario(name, atoms, coords, path_populations(cv, options.profile), cv, notes)
 
 
 def _double_well(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
@@ -209,9 +175,10 @@ def _circle(name: str, models: list[Path], options: SimulationOptions) -> Scenar
     n = options.states or 100
     _no_populations(name, options)
     degrees = np.arange(n) * 360.0 / n
+    population = path_populations(degrees / 360.0, options.profile, circle=True)
     if not models:
         states = [arm_protein(a) for a in degrees]
-        return Scenario(name, states[0], np.stack([s.coords for s in states]), _equal(n), degrees)
+        return Scenario(name, states[0], np.stack([s.coords for s in states]), population, degrees)
     atoms, ends, unmatched = read_states(models, options.frames)
     if len(ends) != 1:
         raise InputError(f"{name} turns one model, {len(ends)} given", remedy="Give one model.")
@@ -219,7 +186,66 @@ def _circle(name: str, models: list[Path], options: SimulationOptions) -> Scenar
     axis = turning_axis(atoms, arm)
     coords = np.stack([turned(atoms, arm, axis, a) for a in np.deg2rad(degrees)])
     notes = (*_notes(unmatched), *_clash_notes(new_clashes(atoms, arm, axis, np.deg2rad(degrees[1:]))))
-    return Scenario(name, atoms, coords, _equal(n), degrees, notes)
+    return Scenario(name, atoms, coords, population, degrees, notes)
+
+
+def _linker(name: str, models: list[Path], options: SimulationOptions, seed: int) -> Scenario:
+    """Random orientations of a domain about its hinge, the model as given first."""
+    n = options.states or 100
+    _no_populations(name, options)
+    if models:
+        atoms, ends, unmatched = read_states(models, options.frames)
+        if len(ends) != 1:
+            raise InputError(f"{name} turns one model, {len(ends)} given", remedy="Give one model.")
+        moving, notes = select_residues(atoms, options.moving), _notes(unmatched)
+    else:
+        atoms, notes = arm_protein(0.0), ()
+        moving = np.arange(len(atoms.bead)) > HINGE_RESIDUE
+    arm = find_arm(atoms, moving)
+    limit = np.deg2rad(180.0 if options.angle is None else options.angle)
+    rotations = random_orientations(atoms, arm, n, limit, stream(seed, "linker"))
+    distance, dihedral = arm_coordinates(atoms, arm, rotations)
+    coords = np.stack([oriented(atoms, arm, rotation) for rotation in rotations])
+    facts = {"arm_rotation": rotations, "distance": distance, "dihedral": dihedral}
+    return Scenario(name, atoms, coords, equal_populations(n), distance, notes, facts=facts)
+
+
+def _composition(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
+    """Every set of subunits, populated by an Ising model; absent atoms weigh nothing."""
+    _no_populations(name, options)
+    if models:
+        atoms, ends, _ = read_states(models, options.frames)
+        if len(ends) != 1:
+            raise InputError(f"{name} takes one model apart, {len(ends)} given", remedy="Give one model.")
+        subunit = split_subunits(atoms, options.subunits)
+    else:
+        if options.subunits is not None:
+            raise InputError("there is no model to take subunits from", remedy="Give it with --models.")
+        atoms = assembly(SUBUNITS if options.fields is None else len(options.fields))
+        subunit = split_subunits(atoms, tuple(dict.fromkeys(map(str, atoms.chain_id[atoms.bead])))[1:])
+    m = int(subunit.max()) + 1
+    ising = default_model(contacts(atoms.bead_coords, subunit, m), options.fields, options.couplings)
+    present = ising.configurations
+    # The core is a subunit that is always there, at index -1.
+    with_core = np.concatenate([present, np.ones((len(present), 1), dtype=bool)], axis=1)
+    facts = {
+        "present": present,
+        "subunit": subunit,
+        "fields": ising.fields,
+        "couplings": ising.couplings,
+        "log_partition": np.array(ising.log_partition),
+    }
+    occupancy = ", ".join(f"{p:.2f}" for p in ising.probabilities @ present)
+    return Scenario(
+        name,
+        atoms,
+        np.broadcast_to(atoms.coords, (len(present), *atoms.coords.shape)),
+        ising.probabilities,
+        present.sum(axis=1).astype(float),
+        (f"{m} subunits, each present in {occupancy} of the particles",),
+        weights=atoms.weights * with_core[:, subunit[atoms.residue]],
+        facts=facts,
+    )
 
 
 def _states(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
@@ -240,7 +266,7 @@ def _states(name: str, models: list[Path], options: SimulationOptions) -> Scenar
             f"{n} discrete states, where 2 to 6 make sense",
             remedy="Choose some with the option frames, or use the scenario models.",
         )
-    population = _equal(n)
+    population = equal_populations(n)
     if options.populations is not None:
         population = np.array(options.populations)
     elif name == "states" and n == 3:
@@ -252,15 +278,12 @@ def _states(name: str, models: list[Path], options: SimulationOptions) -> Scenar
     return Scenario(name, atoms, coords, population, np.arange(n, dtype=float), notes)
 
 
-def _equal(n: int) -> Array:
-    return np.full(n, 1.0 / n)
-
-
 def _no_populations(name: str, options: SimulationOptions) -> None:
     if options.populations is not None:
         raise InputError(
-            f"the states of {name} are equally populated",
-            remedy="Leave out the populations, or choose states, models or double-well.",
+            f"the populations of {name} follow from the scenario",
+            remedy="Leave out the populations, or choose states, models or double-well; "
+            f"{', '.join(_PATHS)} know --profile.",
         )
 
 
