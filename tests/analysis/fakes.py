@@ -34,11 +34,56 @@ class FakeRun:
     config: object = None
     particles: object = None
     largest_chunk: int = 0
+    has_structures: bool = True
+
+    @property
+    def structure(self):
+        return self.model
 
     def decode(self, z):
         self.largest_chunk = max(self.largest_chunk, len(z))
         move = np.tensordot(np.asarray(z, dtype=np.float64), self.modes, axes=1)
         return (np.asarray(self.model.coords, dtype=np.float64) + move).astype(np.float32)
+
+
+@dataclass
+class FakeGeometry:
+    box: int = 24
+    pixel_size: float = 4.0
+
+
+@dataclass
+class FakeMapRun:
+    """Decodes a large blob that stays, one that moves along x with z0, and one whose weight is set by z1."""
+
+    path: Path
+    embedding: FakeEmbedding
+    geometry: FakeGeometry = field(default_factory=FakeGeometry)
+    metrics: dict = field(default_factory=dict)
+    info: dict = field(default_factory=dict)
+    config: object = None
+    model: AtomicModel | None = None
+    map_origin: tuple = (-48.0, -48.0, -48.0)
+    largest_chunk: int = 0
+    decoded: int = 0
+    has_structures: bool = False
+
+    def decode_maps(self, z, chunk=8):
+        self.largest_chunk = max(self.largest_chunk, len(z))
+        self.decoded += len(z)
+        box, step = self.geometry.box, self.geometry.pixel_size
+        axis = (np.arange(box) - box // 2) * step
+        maps = np.empty((len(z), box, box, box), np.float32)
+        for k, code in enumerate(np.asarray(z, float)):
+            maps[k] = blob(axis, (0, -10, 0), 9.0) + blob(axis, (12 + 6 * code[0], 14, 0), 7.0)
+            maps[k] += 0.1 * code[1] * blob(axis, (0, -24, 10), 6.0)
+        return maps
+
+
+def blob(axis, centre, sigma):
+    """A Gaussian of height 1 about (x, y, z), A."""
+    x, y, z = (np.exp(-0.5 * ((axis - c) / sigma) ** 2) for c in centre)
+    return z[:, None, None] * y[:, None] * x
 
 
 def chain_model(n=40, chains="AB", shift=(80.0, 80.0, 80.0)):
@@ -109,7 +154,19 @@ def fake_run(path, n=400, z=None, z_sd=0.1, amplitude=3.0, seed=0, model=None):
     modes = np.stack(
         [swing(model, "B", amplitude), swing(model, "A", 0.2 * amplitude), np.zeros((len(model), 3))]
     )
-    embedding = FakeEmbedding(
+    embedding = fake_embedding(z, z_sd, rng)
+    Path(path).mkdir(parents=True, exist_ok=True)
+    return FakeRun(
+        Path(path), model, embedding, modes, metrics(), dict(INFO), {"decoder": {"kind": "atomic"}}
+    )
+
+
+INFO = {"version": "0.1.0", "status": "finished", "seed": 0, "hardware": {"device": "cpu", "threads": 1}}
+
+
+def fake_embedding(z, z_sd, rng):
+    n = len(z)
+    return FakeEmbedding(
         uid=np.arange(n, dtype=np.uint64),
         row=np.arange(n),
         half=np.where(np.arange(n) % 2, 1, 2).astype(np.int8),
@@ -120,9 +177,21 @@ def fake_run(path, n=400, z=None, z_sd=0.1, amplitude=3.0, seed=0, model=None):
         elbo=(-6000 + rng.normal(0, 3, n)).astype(np.float32),
         gain=(5 + rng.normal(0, 2, n)).astype(np.float32),
     )
+
+
+def fake_map_run(path, n=200, z=None, z_sd=0.1, seed=0):
+    """A run of maps with d = 3: z0 moves a blob, z1 changes another a little, z2 spreads but does nothing."""
+    rng = np.random.default_rng(seed)
+    if z is None:
+        z = rng.standard_normal((n, 3)) * [1, 1, 5]
     Path(path).mkdir(parents=True, exist_ok=True)
-    info = {"version": "0.1.0", "status": "finished", "seed": 0, "hardware": {"device": "cpu", "threads": 1}}
-    return FakeRun(Path(path), model, embedding, modes, metrics(), info, {"decoder": {"kind": "atomic"}})
+    return FakeMapRun(
+        Path(path),
+        fake_embedding(z, z_sd, rng),
+        metrics=metrics(),
+        info=dict(INFO),
+        config={"decoder": {"kind": "voxels"}},
+    )
 
 
 def write_truth(folder, run, level, state, population=None, scenario="linear1d", **extra):

@@ -112,16 +112,6 @@ def test_walks_of_an_earlier_analysis_are_removed(tmp_path):
     assert sorted(path.name for path in (tmp_path / "ensemble").iterdir()) == ["clusters.cif", "pc1.cif"]
 
 
-def test_codes_without_a_model(tmp_path):
-    run = fake_run(tmp_path)
-    run.model = None
-    summary = analyze(run)
-    assert summary.motion is None
-    assert summary.files == ()
-    assert AnalysisSummary.read(tmp_path).motion is None
-    assert not (tmp_path / "ensemble").exists()
-
-
 def test_one_particle_is_too_few(tmp_path):
     with pytest.raises(InputError, match="1 particles"):
         analyze(fake_run(tmp_path, n=1))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.chimerax import write_motion_attribute, write_session
+from cryoscape.analysis import density_stage
+from cryoscape.analysis.chimerax import MapSeries, write_map_session, write_motion_attribute, write_session
 from cryoscape.analysis.clusters import cluster_particles, fit_mixture, umap_layout
 from cryoscape.analysis.collapse import CollapseVerdict, detect_collapse
 from cryoscape.analysis.components import (
@@ -20,8 +21,10 @@ from cryoscape.analysis.components import (
     latent_components,
     posterior,
 )
+from cryoscape.analysis.map_files import FOLDER, write_analysis_maps
+from cryoscape.analysis.map_variation import MapMoments, MapVariation, decoded_variation
 from cryoscape.analysis.summary import AnalysisSummary
-from cryoscape.analysis.traversal import traverse
+from cryoscape.analysis.traversal import Traversal, traverse
 from cryoscape.errors import InputError
 from cryoscape.structures.ensemble import write_ensemble
 
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
     from cryoscape.training.run import Embedding, Run
 
 _B_FACTOR = 8 * np.pi**2 / 3
-# Components below this many A rms are not walked.
-_MOVES = 0.01
+# Components below this many A rms, or below this share of the density, are not walked.
+_MOVES, _CHANGES = 0.01, 0.002
+# Less than this share of the scores predicted from the codes is said.
+_PREDICTED = 0.9
 
 
 def analyze(
@@ -47,11 +52,14 @@ def analyze(
 ) -> AnalysisSummary:
     """Analyse the embedding of a run and write what it shows.
 
-    Writes `ensemble/pc1.cif`, `pc2.cif`, ... (walks along the components of the decoded structures, from
-    the 5th to the 95th percentile of the particles), `ensemble/clusters.cif` (the real particle nearest
-    to each group's centre), `analysis/analysis.json`, `analysis/analysis.npz`, `analysis/motion.defattr`
-    and `open_in_chimerax.cxc`. B-factor columns hold 8 pi^2/3 times the mean square displacement that the
-    posterior's width implies. Without an atomic model only the latent codes are analysed.
+    Walks go along the components of what the codes decode to, from the 5th to the 95th percentile of the
+    particles; groups are shown by the real particle nearest to their centre. A run that decodes structures
+    gets `ensemble/pc1.cif`, `pc2.cif`, ..., `ensemble/clusters.cif` and `analysis/motion.defattr`, with
+    B-factors of 8 pi^2/3 times the mean square displacement that the posterior's width implies. A run that
+    decodes maps gets `maps/pc1_000.mrc`, ..., `maps/cluster_01.mrc`, ..., `maps/mean.mrc` and
+    `maps/variation.mrc` (standard deviation over the particles). A density stage takes walks and groups
+    from the run whose codes it decodes. All get `analysis/analysis.json`, `analysis/analysis.npz` and
+    `open_in_chimerax.cxc`.
 
     Parameters
     ----------
@@ -60,7 +68,7 @@ def analyze(
     components : int
         Walks to write.
     frames : int
-        Structures a walk.
+        Structures or maps a walk.
     clusters : int
         Groups for k-means.
     mixture : int
@@ -81,7 +89,8 @@ def analyze(
     Raises
     ------
     InputError
-        No embedding, codes that are not finite, too few particles, or UMAP asked for and not installed.
+        No embedding, codes that are not finite, too few particles, a full disk, or UMAP asked for and not
+        installed.
     """
     say = say or (lambda line: None)
     embedding = run.embedding
@@ -92,41 +101,61 @@ def analyze(
         )
     layout = umap_layout(z, seed) if umap else None
     say("components of the latent codes")
-    latent, motion = latent_components(z), None
-    if run.model is not None:
+    latent = latent_components(z)
+    motion: Motion | None = None
+    density: MapVariation | None = None
+    moments: MapMoments | None = None
+    if run.has_structures:
         say("components of the decoded structures")
         motion = decoded_motion(run, z, n_components=max(components, 5), seed=seed)
-    scores = latent.scores if motion is None else motion.components.scores
-    say("walks along the components")
-    # A walk without motion would be one structure many times; the first is always written.
-    moving = int(np.count_nonzero(scores.std(axis=0) > (0.0 if motion is None else _MOVES)))
-    walks = tuple(
-        traverse(z, scores[:, k], z_sd=z_sd, name=f"pc{k + 1}", frames=frames, snap=snap)
-        for k in range(max(1, min(components, moving)))
-    )
-    say("groups of particles")
-    groups = cluster_particles(scores, clusters, seed)
+        decoded, least, unit = motion.components, _MOVES, "A"
+    else:
+        say("components of the decoded maps")
+        density, moments = decoded_variation(run, z, n_components=max(components, 5), seed=seed)
+        decoded, least, unit = density.components, _CHANGES, "density"
+    parent = density_stage.parent_analysis(run)
+    if parent is not None:
+        walks, groups, unit = parent.traversals, parent.clusters, parent.walk_unit
+    else:
+        say("walks along the components")
+        scores = decoded.scores
+        # A walk without motion would be one structure many times; the first is always written.
+        moving = int(np.count_nonzero(scores.std(axis=0) > least))
+        walks = tuple(
+            traverse(z, scores[:, k], z_sd=z_sd, name=f"pc{k + 1}", frames=frames, snap=snap)
+            for k in range(max(1, min(components, moving)))
+        )
+        say("groups of particles")
+        groups = cluster_particles(scores, clusters, seed)
     mixed = fit_mixture(latent.scores, mixture, seed)
-    verdict = _judge(embedding, motion)
+    verdict = _judge(embedding, motion, density)
     summary = AnalysisSummary(
         row=np.asarray(embedding.row, dtype=np.int64),
         latent=latent,
         motion=motion,
+        density=density,
         traversals=walks,
         clusters=groups,
         mixture=mixed,
         collapse=verdict,
         umap=layout,
-        warnings=_warnings(verdict, mixed.sizes, mixed.bic, motion is None),
+        warnings=_warnings(run, verdict, mixed.sizes, mixed.bic, density, parent),
+        walk_unit=unit,
+        walks_of=None if parent is None else str(density_stage.parent_folder(run)),
     )
-    if motion is not None:
+    if moments is not None:
+        say("writing the maps")
+        summary = replace(summary, files=_write_maps(run, summary, z, moments))
+    else:
         say("writing the ensembles")
         summary = replace(summary, files=_write_structures(run, summary, z, z_sd, seed))
     summary.write(run.path)
+    if parent is not None:
+        density_stage.open_together(density_stage.parent_folder(run), parent)
     return summary
 
 
-def _judge(embedding: Embedding, motion: Motion | None) -> CollapseVerdict:
+def _judge(embedding: Embedding, motion: Motion | None, density: MapVariation | None) -> CollapseVerdict:
     return detect_collapse(
         embedding.z,
         embedding.z_sd,
@@ -134,7 +163,22 @@ def _judge(embedding: Embedding, motion: Motion | None) -> CollapseVerdict:
         gain=embedding.gain,
         held_out=embedding.held_out,
         spread=None if motion is None else motion.spread,
+        density_spread=None if density is None else density.spread,
     )
+
+
+def _write_maps(run: Run, summary: AnalysisSummary, z: NDArray, moments: MapMoments) -> tuple[str, ...]:
+    walks, groups = summary.traversals, summary.clusters
+    files = write_analysis_maps(run, walks, z[groups.particle], moments)
+    assert summary.density is not None
+    series = MapSeries(
+        FOLDER, _frames(walks), len(groups.count), summary.density.level, float(moments.deviation.max())
+    )
+    return (*files, write_map_session(Path(run.path), series))
+
+
+def _frames(walks: tuple[Traversal, ...]) -> dict[str, int]:
+    return {walk.name: len(walk.position) for walk in walks}
 
 
 def _write_structures(
@@ -157,16 +201,23 @@ def _write_structures(
         run, folder / files[-1], z[groups.particle], z_sd[groups.particle], _cluster_titles(summary), seed
     )
     assert summary.motion is not None
-    files.append(write_motion_attribute(folder, run.model, summary.motion.rmsf))
-    frames = {walk.name: len(walk.position) for walk in summary.traversals}
-    files.append(write_session(folder, frames, len(groups.count), summary.motion.rmsf))
+    files.append(write_motion_attribute(folder, run.structure, summary.motion.rmsf))
+    files.append(
+        write_session(
+            folder,
+            _frames(summary.traversals),
+            len(groups.count),
+            summary.motion.rmsf,
+            density_stage.maps_beside(folder, summary),
+        )
+    )
     return tuple(files)
 
 
 def _write_codes(run: Run, path: Path, z: NDArray, z_sd: NDArray, titles: list[str], seed: int) -> None:
     codes = np.asarray(z, dtype=np.float32)
     variance = decoded_variance(run, codes, np.asarray(z_sd), seed=seed)
-    write_ensemble(path, run.model, run.decode(codes), b_factors=_B_FACTOR * variance, titles=titles)
+    write_ensemble(path, run.structure, run.decode(codes), b_factors=_B_FACTOR * variance, titles=titles)
 
 
 def _cluster_titles(summary: AnalysisSummary) -> list[str]:
@@ -177,12 +228,18 @@ def _cluster_titles(summary: AnalysisSummary) -> list[str]:
     ]
 
 
-def _warnings(verdict: CollapseVerdict, sizes: NDArray, bic: NDArray, volumes: bool) -> tuple[str, ...]:
+def _warnings(
+    run: Run,
+    verdict: CollapseVerdict,
+    sizes: NDArray,
+    bic: NDArray,
+    density: MapVariation | None,
+    parent: AnalysisSummary | None,
+) -> tuple[str, ...]:
+    what = "structure" if density is None else "map"
     notes = []
     if verdict.verdict == "collapsed":
-        notes.append(
-            "the latent code has collapsed: the structures are one structure, whatever the plots suggest"
-        )
+        notes.append(f"the latent code has collapsed: the {what}s are one {what}, whatever the plots suggest")
     elif verdict.verdict == "weak":
         notes.append("the latent code carries little: take motions and groups with care")
     if len(sizes) > 1 and bic.argmin() == len(sizes) - 1:
@@ -190,6 +247,14 @@ def _warnings(verdict: CollapseVerdict, sizes: NDArray, bic: NDArray, volumes: b
             f"the Gaussian mixture would use more than {sizes[-1]} components: "
             "a continuous motion has no natural number of groups"
         )
-    if volumes:
-        notes.append("the run has no atomic model: components are those of the latent codes, without a unit")
+    if density is not None and density.predicted < _PREDICTED:
+        notes.append(
+            f"the maps of {density.decoded} particles were decoded; from their codes, "
+            f"{100 * density.predicted:.0f} % of the variance of the other particles' components is predicted"
+        )
+    if parent is None and density_stage.parent_folder(run) is not None:
+        notes.append(
+            "the run whose codes these maps belong to has not been analysed, so their walks are not those "
+            "of its structures: analyse that run first, then this one"
+        )
     return tuple(notes)

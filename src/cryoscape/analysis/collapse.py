@@ -12,6 +12,7 @@ ACTIVE_VARIANCE = 0.01
 
 _DEAD_NATS, _POOR_NATS = 0.1, 1.0
 _DEAD_SPREAD, _POOR_SPREAD = 0.05, 0.3
+_DEAD_DENSITY, _POOR_DENSITY = 0.005, 0.03
 # Fewer held-out particles than this cannot tell a small gain from none.
 _ENOUGH = 100
 
@@ -35,6 +36,8 @@ class CollapseVerdict:
         particles where there are a hundred or more).
     spread : float or None
         Root mean square distance of the decoded structures from their mean, A.
+    density_spread : float or None
+        Root mean square difference of the decoded maps from their mean, as a share of its density.
     active : tuple of int
         Indices of the active dimensions.
     dimensions : int
@@ -50,6 +53,7 @@ class CollapseVerdict:
     spread: float | None
     active: tuple[int, ...] = field(default=())
     dimensions: int = 0
+    density_spread: float | None = None
 
 
 def information(z: NDArray, z_sd: NDArray) -> float:
@@ -84,12 +88,14 @@ def detect_collapse(
     gain: NDArray | None = None,
     held_out: NDArray | None = None,
     spread: float | None = None,
+    density_spread: float | None = None,
 ) -> CollapseVerdict:
     """Judge whether the latent code is used.
 
-    Collapsed: no active dimension, less than 0.1 nats, or decoded structures within 0.05 A of one another.
-    Weak: less than 1 nat, structures within 0.3 A, or a gain over the homogeneous model that is not
-    above zero by two standard errors. Informative otherwise.
+    Collapsed: no active dimension, less than 0.1 nats, decoded structures within 0.05 A of one another, or
+    decoded maps that differ by less than 0.5 % of their density. Weak: less than 1 nat, structures within
+    0.3 A, maps within 3 %, or a gain over the homogeneous model that is not above zero by two standard
+    errors. Informative otherwise.
 
     Parameters
     ----------
@@ -103,6 +109,8 @@ def detect_collapse(
         Particles that training did not see; the gain is averaged over them where there are a hundred or more.
     spread : float, optional
         Root mean square distance of the decoded structures from their mean, A.
+    density_spread : float, optional
+        Root mean square difference of the decoded maps from their mean, as a share of its density.
 
     Returns
     -------
@@ -123,18 +131,25 @@ def detect_collapse(
         dead.append(f"all decoded structures lie within {spread:.2f} A of their mean")
     elif spread is not None and spread < _POOR_SPREAD:
         poor.append(f"the decoded structures differ by {spread:.2f} A only")
+    if density_spread is not None and density_spread < _POOR_DENSITY:
+        few = dead if density_spread < _DEAD_DENSITY else poor
+        few.append(
+            f"the decoded maps differ from their mean by {100 * density_spread:.1f} % of the density only"
+        )
+    one = "structure" if density_spread is None else "map"
     if mean_gain is not None and error is not None and mean_gain < 2 * error:
         poor.append(
-            f"{where} are explained no better than by one structure "
-            f"({mean_gain:+.2f} ± {error:.2f} nats each)"
+            f"{where} are explained no better than by one {one} ({mean_gain:+.2f} ± {error:.2f} nats each)"
         )
     verdict = "collapsed" if dead else "weak" if poor else "informative"
     if verdict == "informative":
         poor = [f"{len(active)} of {z.shape[1]} dimensions are in use and an image tells {nats:.1f} nats"]
         if mean_gain is not None:
-            poor.append(f"{where} gain {mean_gain:.2f} ± {error:.2f} nats each over one structure")
+            poor.append(f"{where} gain {mean_gain:.2f} ± {error:.2f} nats each over one {one}")
     reasons = tuple(dead + poor)
-    return CollapseVerdict(verdict, reasons, nats, kl, mean_gain, error, spread, active, z.shape[1])
+    return CollapseVerdict(
+        verdict, reasons, nats, kl, mean_gain, error, spread, active, z.shape[1], density_spread
+    )
 
 
 def _mean_gain(gain: NDArray | None, held_out: NDArray | None) -> tuple[float | None, float | None, str]:

@@ -128,7 +128,7 @@ def decode_in_chunks(run: Run, z: NDArray) -> Iterator[tuple[slice, NDArray[np.f
     ndarray, shape (m, N, 3), float32
         Their structures, A.
     """
-    size = int(np.clip(_CHUNK_BYTES // (12 * len(run.model)), 1, 2048))
+    size = int(np.clip(_CHUNK_BYTES // (12 * len(run.structure)), 1, 2048))
     for start in range(0, len(z), size):
         rows = slice(start, min(start + size, len(z)))
         yield rows, np.asarray(run.decode(z[rows]), dtype=np.float32)
@@ -148,7 +148,7 @@ def latent_components(z: NDArray) -> PrincipalComponents:
         With all d axes.
     """
     z = np.asarray(z, dtype=np.float64)
-    mean, axes, variance, total = _fit(z, z.shape[1])
+    mean, axes, variance, total = fit_components(z, z.shape[1])
     return PrincipalComponents(mean, axes, variance, total, ((z - mean) @ axes.T).astype(np.float32))
 
 
@@ -174,14 +174,14 @@ def decoded_motion(run: Run, z: NDArray, n_components: int = 5, seed: int = 0) -
     -------
     Motion
     """
-    n_residues = len(run.model)
+    n_residues = len(run.structure)
     sample = _sample(len(z), int(np.clip(_FIT_BYTES // (12 * n_residues), 50, _FIT_PARTICLES)), seed)
     cloud = np.empty((len(sample), 3 * n_residues), dtype=np.float32)
     for rows, coords in decode_in_chunks(run, z[sample]):
         cloud[rows] = coords.reshape(len(coords), -1)
     # Dividing by sqrt(N) turns Euclidean lengths in 3N dimensions into rms displacements a residue.
     scale = 1 / np.sqrt(n_residues)
-    centre, axes, variance, total = _fit(cloud, n_components)
+    centre, axes, variance, total = fit_components(cloud, n_components)
     del cloud
 
     scores = np.empty((len(z), len(axes)), dtype=np.float32)
@@ -221,7 +221,7 @@ def decoded_variance(
     """
     generator = np.random.default_rng(seed)
     noise = generator.standard_normal((draws, z.shape[1]))
-    out = np.empty((len(z), len(run.model)), dtype=np.float32)
+    out = np.empty((len(z), len(run.structure)), dtype=np.float32)
     for i, (mean, sd) in enumerate(zip(z, z_sd)):
         coords = np.asarray(run.decode((mean + sd * noise).astype(np.float32)), dtype=np.float64)
         out[i] = coords.var(axis=0, ddof=1).sum(axis=-1)
@@ -234,8 +234,25 @@ def _sample(n: int, limit: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))
 
 
-def _fit(points: NDArray, k: int) -> tuple[NDArray, NDArray, NDArray, float]:
-    """Mean, axes, variances and total variance; through the smaller of the two Gram matrices."""
+def fit_components(points: NDArray, k: int) -> tuple[NDArray, NDArray, NDArray, float]:
+    """Principal components through the smaller of the two Gram matrices.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, d)
+        The cloud.
+    k : int
+        Axes to keep, at most.
+
+    Returns
+    -------
+    mean : ndarray, shape (d,)
+    axes : ndarray, shape (k, d)
+        Orthonormal, the largest entry of each positive; zero where no variance is left.
+    variance : ndarray, shape (k,)
+    total : float
+        Variance over all d directions.
+    """
     mean = points.mean(axis=0, dtype=np.float64)
     centred = points - mean.astype(points.dtype)
     n, d = centred.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from cryoscape.analysis.clusters import Clusters, Mixture
 from cryoscape.analysis.collapse import CollapseVerdict
 from cryoscape.analysis.components import Motion, PrincipalComponents
+from cryoscape.analysis.map_variation import MapVariation
 from cryoscape.analysis.records import read_json, write_arrays, write_json
 from cryoscape.analysis.traversal import Traversal
 from cryoscape.errors import InputError
 
 _JSON, _ARRAYS = "analysis/analysis.json", "analysis/analysis.npz"
+_COMPONENTS = tuple(entry.name for entry in fields(PrincipalComponents))
 _WALK = ("position", "z", "z_sd", "particle")
 
 
@@ -32,11 +34,11 @@ class AnalysisSummary:
     latent : PrincipalComponents
         Of the latent codes.
     motion : Motion or None
-        Of the decoded structures, A; None without an atomic model.
+        Of the decoded structures, A; None where the run decodes maps.
     traversals : tuple of Traversal
-        Walks along the components, one an `ensemble/<name>.cif`.
+        Walks along the components: `ensemble/<name>.cif`, or the series `maps/<name>_000.mrc`, ...
     clusters : Clusters
-        Groups by k-means, their representatives in `ensemble/clusters.cif`.
+        Groups by k-means, their representatives in `ensemble/clusters.cif` or `maps/cluster_01.mrc`, ...
     mixture : Mixture
         Gaussian mixture of the latent codes.
     collapse : CollapseVerdict
@@ -47,6 +49,12 @@ class AnalysisSummary:
         Files written, relative to the run.
     warnings : tuple of str
         What the reader should know.
+    density : MapVariation or None
+        Of the decoded maps; None where the run decodes structures.
+    walk_unit : {"A", "density"}
+        Of the positions along the walks: A rms, or rms difference as a share of the density.
+    walks_of : str or None
+        The run whose walks and groups these are, where they are not this one's own.
     """
 
     row: NDArray[np.int64]
@@ -59,6 +67,16 @@ class AnalysisSummary:
     umap: NDArray[np.float32] | None = None
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    density: MapVariation | None = None
+    walk_unit: str = "A"
+    walks_of: str | None = None
+
+    @property
+    def decoded(self) -> PrincipalComponents:
+        """Components of what the codes decode to, structures or maps."""
+        if self.motion is not None:
+            return self.motion.components
+        return self.latent if self.density is None else self.density.components
 
     def to_dict(self) -> dict[str, Any]:
         """Return the short results as plain values, for JSON (arrays a particle are in analysis.npz)."""
@@ -68,6 +86,9 @@ class AnalysisSummary:
             "collapse": asdict(self.collapse),
             "latent": {"variance": self.latent.variance, "explained": self.latent.explained},
             "motion": None,
+            "density": None,
+            "walk_unit": self.walk_unit,
+            "walks_of": self.walks_of,
             "traversals": [
                 {
                     "name": walk.name,
@@ -105,6 +126,17 @@ class AnalysisSummary:
                 "explained": self.motion.components.explained,
                 "rmsf": self.motion.rmsf,
             }
+        if self.density is not None:
+            content["density"] = {
+                "unit": "rms difference / rms density",
+                "spread": self.density.spread,
+                "rms_amplitude": np.sqrt(self.density.components.variance),
+                "explained": self.density.components.explained,
+                "voxel_size": self.density.voxel_size,
+                "contour_level": self.density.level,
+                "decoded": self.density.decoded,
+                "predicted": self.density.predicted,
+            }
         return content
 
     def write(self, folder: str | PathLike[str]) -> None:
@@ -120,10 +152,10 @@ class AnalysisSummary:
         if self.motion is not None:
             arrays |= _flatten("motion", self.motion.components)
             arrays |= {"mean_structure": self.motion.mean_structure, "rmsf": self.motion.rmsf}
+        if self.density is not None:
+            arrays |= _flatten("density", self.density.components) | {"density_mask": self.density.mask}
         for walk in self.traversals:
-            arrays |= {
-                f"walk_{walk.name}_{key}": getattr(walk, key) for key in ("position", "z", "z_sd", "particle")
-            }
+            arrays |= {f"walk_{walk.name}_{key}": getattr(walk, key) for key in _WALK}
         arrays |= {f"cluster_{key}": value for key, value in vars(self.clusters).items()}
         arrays |= {f"mixture_{key}": value for key, value in vars(self.mixture).items()}
         if self.umap is not None:
@@ -169,10 +201,7 @@ class AnalysisSummary:
                     Traversal(
                         name=walk["name"],
                         snapped=walk["snapped"],
-                        **{
-                            key: arrays[f"walk_{walk['name']}_{key}"]
-                            for key in ("position", "z", "z_sd", "particle")
-                        },
+                        **{key: arrays[f"walk_{walk['name']}_{key}"] for key in _WALK},
                     )
                     for walk in content["traversals"]
                 ),
@@ -182,6 +211,9 @@ class AnalysisSummary:
                 umap=arrays.get("umap"),
                 files=tuple(content["files"]),
                 warnings=tuple(content["warnings"]),
+                density=_density(content["density"], arrays) if content.get("density") else None,
+                walk_unit=content.get("walk_unit", "A"),
+                walks_of=content.get("walks_of"),
             )
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(
@@ -189,12 +221,23 @@ class AnalysisSummary:
             ) from error
 
 
+def _density(stored: dict[str, Any], arrays: dict[str, np.ndarray]) -> MapVariation:
+    return MapVariation(
+        components=_unflatten("density", arrays),
+        mask=arrays["density_mask"],
+        voxel_size=stored["voxel_size"],
+        level=stored["contour_level"],
+        decoded=stored["decoded"],
+        predicted=stored["predicted"],
+    )
+
+
 def _flatten(name: str, components: PrincipalComponents) -> dict[str, np.ndarray]:
     return {f"{name}_{key}": np.asarray(value) for key, value in vars(components).items()}
 
 
 def _unflatten(name: str, arrays: dict[str, np.ndarray]) -> PrincipalComponents:
-    parts: dict[str, Any] = _prefixed(f"{name}_", arrays)
+    parts: dict[str, Any] = {key: arrays[f"{name}_{key}"] for key in _COMPONENTS}
     return PrincipalComponents(**(parts | {"total_variance": float(parts["total_variance"])}))
 
 
