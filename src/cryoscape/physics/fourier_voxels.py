@@ -8,6 +8,7 @@ lies across a border: positions need no remainders, which would cost more than t
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,23 @@ class SliceSampler:
             setattr(self, name, getattr(self, name).to(device))
         return self
 
+    def independent(self) -> Tensor:
+        """Which coefficients to evaluate so that each conjugate pair of column kx = 0 is evaluated once."""
+        kx, ky = self._frequency
+        return ((kx > 0) | (ky >= 0)).nonzero()[:, 0]
+
+    def restricted(self, chosen: Tensor) -> SliceSampler:
+        """The sampler of some of the coefficients, given by their places in `index`."""
+        other = copy.copy(self)
+        other.index, other.radius = self.index[chosen], self.radius[chosen]
+        other._frequency = self._frequency[:, chosen]
+        return other
+
+    def frequencies(self, rotations: Tensor) -> Tensor:
+        """Where a volume is sampled, (B, 3, 3) -> (3, B, P): (x, y, z) in units of 1 / box side."""
+        # An image frequency (kx, ky) samples the volume at A.T @ (kx, ky, 0).
+        return torch.matmul(rotations[:, :2].permute(2, 0, 1), self._frequency)
+
     def corners(self, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where the coefficients of images lie among the rows.
 
@@ -177,8 +195,7 @@ class SliceSampler:
             -1 where the rows hold the Friedel mate, so that the imaginary part changes sign.
         """
         _, wide, half = rows_shape(self.box)
-        # An image frequency (kx, ky) samples the volume at A.T @ (kx, ky, 0).
-        q = torch.matmul(rotations[:, :2].permute(2, 0, 1), self._frequency)
+        q = self.frequencies(rotations)
         sign = 1.0 - 2.0 * (q[0].detach() < 0).to(q.dtype)
         x, y, z = q * sign
         low = [axis.detach().floor() for axis in (x, y, z)]
@@ -219,7 +236,7 @@ class SliceSampler:
         return out * torch.stack([torch.ones_like(sign), sign], dim=-1)[..., None]
 
     def image(self, values: Tensor) -> Tensor:
-        """Coefficients (B, P, 2) put at their places in images (B, box, box // 2 + 1), complex, 0 elsewhere."""
+        """Values (B, P, 2) put at their places in images (B, box, box // 2 + 1), complex, 0 elsewhere."""
         out = values.new_zeros(len(values), self.box * (self.box // 2 + 1), 2)
         out = out.index_copy(1, self.index, values)
         return torch.view_as_complex(out).view(len(values), self.box, self.box // 2 + 1)
