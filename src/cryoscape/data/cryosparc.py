@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoscape.conventions import rotation_from_cryosparc, shift_from_relion
+from cryoscape.conventions import (
+    rotation_from_cryosparc,
+    rotation_to_cryosparc,
+    shift_from_relion,
+    shift_to_relion,
+)
 from cryoscape.data.checks import check_finite
 from cryoscape.data.cryosparc_files import find_passthrough, join_passthrough, read_cs, write_cs
 from cryoscape.data.locating import portable_names
@@ -86,6 +91,26 @@ class CsSource:
         if new_names != names:
             added["blob/path"] = np.array([n.encode() for n in new_names])[codes][rows]
         write_cs(path, table[rows], added)
+
+    def pose_columns(
+        self, rows: Integers, rotations: Floats, shifts: Floats, changed: NDArray[np.bool_], pixel: Floats
+    ) -> dict[str, ArrayLike]:
+        """Fields that hold new poses in the terms of this table; see `poses.write_with_poses`."""
+        for fingerprint in self._fingerprints:
+            fingerprint.check()
+        table = join_passthrough(self.path, read_cs(self.path), self.passthrough)[rows]
+        names = table.dtype.names or ()
+        if "alignments3D/psize_A" in names:
+            pixel = table["alignments3D/psize_A"].astype(np.float64)
+        columns: dict[str, ArrayLike] = {"alignments3D/psize_A": pixel.astype(np.float32)}
+        new = {
+            "alignments3D/pose": rotation_to_cryosparc(rotations),
+            "alignments3D/shift": np.column_stack(shift_to_relion(shifts)) / pixel[:, None],
+        }
+        for name, values in new.items():
+            values = values.astype(table[name].dtype if name in names else np.float32)
+            columns[name] = np.where(changed[:, None], values, table[name]) if name in names else values
+        return columns
 
 
 def _text(values: NDArray[Any]) -> list[str]:

@@ -149,6 +149,10 @@ class BandImages:
         self._refuse_not_finite(rows, coefficients)
         return self.demodulate(coefficients.to(torch.complex64), rows)
 
+    def view(self, rotations: Tensor, rows: Tensor) -> Tensor:
+        """Rotations (B, 3, 3) of some particles as `ImageBatch` has them: with anisotropic magnification."""
+        return self._optics.view(rotations, self._group[rows])
+
     def demodulate(self, coefficients: Tensor, rows: Tensor) -> Tensor:
         """Take beam tilt and odd aberrations of some particles off their coefficients in this band."""
         return self._optics.demodulate(coefficients, self._group[rows])

@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoscape.conventions import rotation_from_relion, shift_from_relion
+from cryoscape.conventions import (
+    rotation_from_relion,
+    rotation_to_relion,
+    shift_from_relion,
+    shift_to_relion,
+)
 from cryoscape.data.locating import portable_names
 from cryoscape.data.relion_optics import groups_of_rows, groups_of_table
 from cryoscape.data.star import StarBlock, flatten_columns, read_star, to_tokens, write_blocks
@@ -24,6 +29,8 @@ from cryoscape.data.table import (
 from cryoscape.errors import InputError
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_ORIGINS = ("rlnOriginXAngst", "rlnOriginYAngst")
+_ORIGINS_PIXEL = ("rlnOriginX", "rlnOriginY")
 # Columns of ours that carry what RELION's own columns cannot.
 SIGN_COLUMN = "cryoscapeDataSign"
 UID_COLUMN = "cryoscapeUid"
@@ -95,6 +102,27 @@ class StarSource:
                 tokens.update(flatten_columns(added))
             blocks.append((block.name, tokens))
         write_blocks(path, blocks)
+
+    def pose_columns(
+        self, rows: Integers, rotations: Floats, shifts: Floats, changed: NDArray[np.bool_], pixel: Floats
+    ) -> dict[str, ArrayLike]:
+        """Columns that hold new poses in the terms of this table; see `poses.write_with_poses`."""
+        self._fingerprint.check()
+        block = next(b for b in read_star(self.path) if b.name == self._block)
+        new: dict[str, Floats] = dict(zip(_ANGLES, rotation_to_relion(rotations)))
+        origins = shift_to_relion(shifts)
+        if any(tag in block for tag in _ORIGINS_PIXEL):
+            new.update(zip(_ORIGINS_PIXEL, (o / pixel for o in origins)))
+        if any(tag in block for tag in _ORIGINS) or not any(tag in block for tag in _ORIGINS_PIXEL):
+            new.update(zip(_ORIGINS, origins))
+        columns: dict[str, ArrayLike] = {}
+        for tag, values in new.items():
+            tokens = np.array(to_tokens(values), dtype=object)
+            if tag in block:
+                old = np.array(block.tokens(tag), dtype=object)[rows]
+                tokens = np.where(changed, tokens, old)
+            columns[tag] = tokens
+        return columns
 
 
 def _image_tokens(block: StarBlock, paths: Sequence[Path], table: str | PathLike[str]) -> list[str]:

@@ -77,6 +77,12 @@ class SourceTable(Protocol):
         """Write the rows (from 0) with added columns, so that their images and identities are found."""
         ...
 
+    def pose_columns(
+        self, rows: Integers, rotations: Floats, shifts: Floats, changed: NDArray[np.bool_], pixel: Floats
+    ) -> dict[str, ArrayLike]:
+        """Columns with new poses of the rows, the old ones as they stand where nothing changed."""
+        ...
+
 
 @dataclass
 class ParticleTable:
