@@ -4,13 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood
+from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood, MeanSquaredLikelihood
 from cryoscape.physics import fourier, gaussians
 from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
 LIKELIHOODS = {
     "gaussian": lambda: GaussianLikelihood(BOX, PIXEL, CUTOFF, n_groups=2),
     "correlation": lambda: CorrelationLikelihood(BOX, PIXEL, CUTOFF, n_groups=2),
+    "mse": lambda: MeanSquaredLikelihood(BOX, PIXEL, CUTOFF, n_groups=2),
 }
 
 

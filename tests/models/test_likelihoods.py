@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood
+from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood, MeanSquaredLikelihood
 from cryoscape.physics import fourier, gaussians
 from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
@@ -112,3 +112,36 @@ def test_correlation_ignores_the_scale_of_the_image():
     b = likelihood.log_prob(7.0 * batch.images, y, batch.ctf, batch.group)
     torch.testing.assert_close(a, b)
     assert float((a / likelihood.weights.sum()).abs().max()) <= 1.0
+
+
+def test_the_squared_error_is_that_of_pixels_in_units_of_their_variance():
+    """Against real-space images of the band: what a projection takes off the sum of squares."""
+    _, _, batch, y = setup(n=6)
+    likelihood = MeanSquaredLikelihood(BOX, PIXEL, CUTOFF)
+    likelihood.fit(likelihood.accumulate(batch.images, y, batch.ctf, batch.group))
+    inside = likelihood.weights > 0
+    x, model = (fourier.inverse(v * inside, BOX).double() for v in (batch.images, batch.ctf * y))
+    # A band of n real degrees of freedom of variance v adds up to n v.
+    variance = float(x.square().sum((1, 2)).mean() / likelihood.weights.sum())
+    want = (x.square().sum((1, 2)) - (x - model).square().sum((1, 2))) / variance
+    got = likelihood.log_prob(batch.images, y, batch.ctf, batch.group)
+    torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=1e-3)
+    before = likelihood.noise.clone()
+    likelihood.observe(batch.images, 3 * y, batch.ctf, batch.group)
+    assert torch.equal(before, likelihood.noise)
+    assert torch.equal(likelihood.gain, torch.ones_like(likelihood.gain))
+
+
+def test_noise_is_unbiased_where_projections_hold_a_random_part():
+    _, _, batch, y = setup(n=200)
+    args = (batch.ctf, batch.group)
+    whole, part, naive = (GaussianLikelihood(BOX, PIXEL, CUTOFF, memory=0.9) for _ in range(3))
+    g = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        some = y * (torch.rand(y.shape, generator=g) < 0.3)
+        whole.observe(batch.images, 30 * y, *args)
+        part.observe(batch.images, 30 * some, *args, 0.3)
+        naive.observe(batch.images, 30 * some, *args)
+    shells = slice(2, whole.n_shells)
+    torch.testing.assert_close(part.noise[:, shells], whole.noise[:, shells], rtol=0.05, atol=0)
+    assert float((naive.noise / whole.noise)[:, shells].max()) > 1.1

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from cryoscape.errors import InputError
+from cryoscape.models.likelihoods import MeanSquaredLikelihood
 from cryoscape.training.assemble import Geometry, Start, build_model, build_prior
 from cryoscape.training.config import Config
 from cryoscape.training.presets import PRESETS, merged, preset
@@ -9,12 +10,12 @@ from tests.training.builders import KNOWN
 
 
 def test_the_presets():
-    assert set(PRESETS) == {"cryoscape", "cryostar", "cont", "nma", "cryosphere"}
+    assert set(PRESETS) == {"cryoscape", "cryostar", "cont", "nma", "cryosphere", "cryodrgn"}
     assert Config.model_validate(preset("cryoscape")) == Config()
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds_and_decodes(name, sample):
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"cryodrgn"}))
+def test_every_preset_with_atoms_builds_and_decodes(name, sample):
     config = Config.model_validate(preset(name))
     assert config.preset == name
     geometry = Geometry(18, 4.0, 8.0, 1, KNOWN.offset, 18)
@@ -22,6 +23,26 @@ def test_every_preset_builds_and_decodes(name, sample):
     coords = model.decoder.coordinates(torch.randn(2, config.z_dim))
     assert coords.shape == (2, 30, 3)
     assert build_prior(config).sample(3).shape == (3, config.z_dim)
+
+
+def test_the_preset_of_maps_builds_and_decodes():
+    """A map from zero, with the KL weight 1 / z_dim of a squared error."""
+    config = Config.model_validate(preset("cryodrgn"))
+    assert config.objective.beta == config.objective.beta_start == 1 / config.z_dim
+    start = Start(volume=torch.ones(18, 18, 18), amplitude=torch.ones(10))
+    model = build_model(config, start, Geometry(18, 4.0, 8.0, 1, KNOWN.offset, 18))
+    assert isinstance(model.likelihood, MeanSquaredLikelihood)
+    assert model.encoder(torch.randn(2, 18 * 18)).mean.shape == (2, 8)
+    maps = model.decoder.volumes(torch.randn(2, 8)).detach()
+    assert maps.shape == (2, 18, 18, 18)
+    assert float(maps.mean()) < 0.5
+
+
+def test_a_field_has_layers_of_one_width():
+    config = Config.model_validate(merged(preset("cryodrgn"), {"decoder": {"hidden": (8, 16)}}))
+    start = Start(volume=torch.ones(18, 18, 18), amplitude=torch.ones(10))
+    with pytest.raises(InputError, match="one width, not 8, 16"):
+        build_model(config, start, Geometry(18, 4.0, 8.0, 1, KNOWN.offset, 18))
 
 
 def test_published_values_of_cryostar():

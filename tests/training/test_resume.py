@@ -25,6 +25,10 @@ CASES = {
         "decoder": {"kind": "modes", "n_modes": 4, "hidden": (16,)},
         "objective": {"samples": 2},
     },
+    "field": {
+        "encoder": {"kind": "field"},
+        "decoder": {"kind": "field", "hidden": (16, 16), "n_frequencies": 12, "subset": 0.3},
+    },
     "bf16": {"training": {"precision": "bf16"}},
     "streamed": {"data": {"cache_memory": 0.0}, "encoder": {"kind": "image+score"}},
 }

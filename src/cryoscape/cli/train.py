@@ -46,7 +46,7 @@ def train(
     model: Annotated[Path | None, Parameter(help="Reference model, .cif or .pdb; maps need none.")] = None,
     decoder: Annotated[str | None, Parameter(help="atomic, modes, segments, field or voxels.")] = None,
     prior: Annotated[str | None, Parameter(help="normal.")] = None,
-    likelihood: Annotated[str | None, Parameter(help="gaussian or correlation.")] = None,
+    likelihood: Annotated[str | None, Parameter(help="gaussian, correlation or mse.")] = None,
     preset: Annotated[
         str | None, Parameter(help="cryoscape (default), cryostar, cont, nma or cryosphere.")
     ] = None,

@@ -72,8 +72,14 @@ class Likelihood(nn.Module, ABC):
         t = self.transfer(ctf, group)
         return (images - t * projections) * (t * (self.weights / self.noise[:, self.shells])[group])
 
-    def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:
-        """Update running estimates from a batch (no gradient). The default keeps none."""
+    def observe(
+        self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor, coverage: float = 1.0
+    ) -> None:
+        """Update running estimates from a batch (no gradient). The default keeps none.
+
+        `coverage` is the share of the coefficients, drawn at random, that the projections hold; the others
+        are zero.
+        """
 
 
 class _GaussianGain(torch.autograd.Function):
@@ -187,9 +193,40 @@ class GaussianLikelihood(Likelihood):
         return torch.where(images[None] >= 50, sums, pooled)
 
     @torch.no_grad()
-    def observe(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> None:
+    def observe(
+        self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor, coverage: float = 1.0
+    ) -> None:
         """Move gain and noise towards the current model: running radial sums with memory."""
-        self.fit(self.memory * self.sums + self.accumulate(images, projections, ctf, group))
+        batch = self.accumulate(images, projections, ctf, group)
+        batch[:2] /= coverage
+        self.fit(self.memory * self.sums + batch)
+
+
+class MeanSquaredLikelihood(GaussianLikelihood):
+    """The objective of cryoDRGN: the squared error, with images scaled to unit variance.
+
+    - sum over k of w_k |X - C Y|^2 / v, with v the mean power of an image's coefficient, relative to Y = 0.
+    cryoDRGN minimises 1 / M of it, the mean over M pixels, plus beta / M of the KL, so that its beta
+    (1 / z_dim) is the KL weight here. It is twice the log-likelihood of white noise of variance v, which
+    counts the signal as noise too. Zhong et al. 2021, and its code 4.3.0.
+    """
+
+    def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
+        """Squared error that the projection takes off an empty prediction's, in units of v, shape (B,)."""
+        return 2 * super().log_prob(images, projections, ctf, group)
+
+    @torch.no_grad()
+    def fit(self, sums: Tensor) -> None:
+        """Set the noise of all shells to the mean power v of the images; there is no gain."""
+        self.gain.fill_(1.0)
+        self.noise.fill_(float(sums[2].sum() / sums[3].sum().clamp_min(1.0)))
+        self.sums.copy_(sums)
+
+    @torch.no_grad()
+    def observe(
+        self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor, coverage: float = 1.0
+    ) -> None:
+        """Nothing moves: the power of the images was measured at the start."""
 
 
 class CorrelationLikelihood(Likelihood):

@@ -12,13 +12,19 @@ from torch import Tensor
 from cryoscape.errors import InputError
 from cryoscape.models.decoders.atomic import AtomicDecoder
 from cryoscape.models.decoders.base import Decoder, StructureDecoder, VolumeDecoder
+from cryoscape.models.decoders.field import FieldDecoder
 from cryoscape.models.decoders.modes import ModesDecoder
 from cryoscape.models.decoders.segments import SegmentsDecoder
 from cryoscape.models.decoders.voxels import VoxelDecoder
 from cryoscape.models.encoders import Encoder, GivenPosterior
 from cryoscape.models.features import density_support, field_grid, spread_points
 from cryoscape.models.image_model import FeatureMap, FeatureSettings, ImageModel
-from cryoscape.models.likelihoods import CorrelationLikelihood, GaussianLikelihood, Likelihood
+from cryoscape.models.likelihoods import (
+    CorrelationLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    MeanSquaredLikelihood,
+)
 from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import fourier
 from cryoscape.physics.fourier_voxels import SliceSampler
@@ -33,6 +39,7 @@ from cryoscape.training.config import (
     STRUCTURE_KINDS,
     AtomicConfig,
     Config,
+    FieldConfig,
     ModesConfig,
     SegmentsConfig,
     VoxelsConfig,
@@ -132,6 +139,8 @@ def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
     if config.likelihood.kind == "gaussian":
         radial = config.decoder.kind in STRUCTURE_KINDS
         return GaussianLikelihood(*size, memory=config.likelihood.memory, radial_gain=radial)
+    if config.likelihood.kind == "mse":
+        return MeanSquaredLikelihood(*size)
     likelihood = CorrelationLikelihood(*size, weight=config.likelihood.weight)
     shell = torch.arange(likelihood.n_shells) / (geometry.box * geometry.pixel_size)
     likelihood.gain.copy_(torch.exp(-2 * torch.pi**2 * config.likelihood.sigma**2 * shell**2))
@@ -164,7 +173,7 @@ def build_decoder(config: Config, start: Start, geometry: Geometry) -> Decoder:
         If a decoder of structures is to start without one.
     """
     d = config.decoder
-    if isinstance(d, VoxelsConfig):
+    if isinstance(d, VoxelsConfig | FieldConfig):
         return _volume_decoder(config, d, start, geometry)
     if start.structure is None:
         raise InputError(
@@ -174,16 +183,22 @@ def build_decoder(config: Config, start: Start, geometry: Geometry) -> Decoder:
     return _structure_decoder(config, d, start.structure, world_coordinates(start.structure, geometry))
 
 
-def _volume_decoder(config: Config, d: VoxelsConfig, start: Start, geometry: Geometry) -> VolumeDecoder:
+def _volume_decoder(
+    config: Config, d: VoxelsConfig | FieldConfig, start: Start, geometry: Geometry
+) -> VolumeDecoder:
     assert start.volume is not None
     assert start.amplitude is not None
+    sampler = SliceSampler(geometry.box, geometry.band)
+    common = (config.z_dim, sampler, geometry.pixel_size, geometry.scale, start.volume, start.amplitude)
+    if isinstance(d, FieldConfig):
+        if len(set(d.hidden)) != 1:
+            raise InputError(
+                f"the layers of a field have one width, not {', '.join(map(str, d.hidden))}",
+                remedy='Give equal numbers, for example --decoder.hidden "[256, 256, 256]".',
+            )
+        return FieldDecoder(*common, **d.model_dump(exclude={"kind"}))
     return VoxelDecoder(
-        config.z_dim,
-        SliceSampler(geometry.box, geometry.band),
-        geometry.pixel_size,
-        geometry.scale,
-        start.volume,
-        start.amplitude,
+        *common,
         n_volumes=d.n_volumes,
         hidden=d.hidden,
         activation=d.activation,

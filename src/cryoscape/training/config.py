@@ -112,11 +112,32 @@ class VoxelsConfig(Section):
     lr: Positive = 0.02
     """Learning rate of the voxels, in units of the signal's amplitude."""
     smoothness: NonNegative = 1.0
-    """Strength of the spectral prior; 1 is the prior of the consensus's own signal-to-noise ratio."""
+    """Strength of the spectral prior, whose power is learned; 1 is Bayes' rule."""
+
+
+class FieldConfig(Section):
+    """A neural field in Fourier space (cryoDRGN)."""
+
+    kind: Literal["field"] = "field"
+    hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths, all the same: an entry is a residual layer."""
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    encoding: Literal["gaussian", "geometric"] = "gaussian"
+    n_frequencies: Annotated[int, Field(ge=3)] | None = None
+    """Plane waves of the encoding; by default 3 box / 2."""
+    sigma: Positive = 0.1
+    """Spread of the gaussian positions, or farthest of the geometric ones, in sides of the box."""
+    domain: Literal["fourier", "hartley"] = "fourier"
+    consensus: bool = True
+    """Learn the difference from the consensus map, in units of its amplitude; otherwise the whole map."""
+    subset: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the coefficients that are evaluated for a batch in training, a new random one each time."""
+    window: Annotated[float, Field(gt=0.1, le=1)] = 0.85
+    """Radius beyond which decoded maps are zero, in half sides of the box."""
 
 
 DecoderConfig = Annotated[
-    AtomicConfig | ModesConfig | SegmentsConfig | VoxelsConfig, Field(discriminator="kind")
+    AtomicConfig | ModesConfig | SegmentsConfig | FieldConfig | VoxelsConfig, Field(discriminator="kind")
 ]
 STRUCTURE_KINDS = ("atomic", "modes", "segments")
 
@@ -150,7 +171,17 @@ class CorrelationConfig(Section):
     """Factor of the correlation."""
 
 
-LikelihoodConfig = Annotated[GaussianConfig | CorrelationConfig, Field(discriminator="kind")]
+class MeanSquaredConfig(Section):
+    """The squared error of images of unit variance (cryoDRGN); not calibrated."""
+
+    kind: Literal["mse"] = "mse"
+    calibration: Annotated[int, Field(ge=100)] = 2000
+    """Particles behind the estimate of the images' variance."""
+
+
+LikelihoodConfig = Annotated[
+    GaussianConfig | CorrelationConfig | MeanSquaredConfig, Field(discriminator="kind")
+]
 
 
 class RestraintsConfig(Section):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cryoscape.data.images import BandImages, ImageBatch
 from cryoscape.errors import InputError
+from cryoscape.models.decoders.voxels import VoxelDecoder
 from cryoscape.models.image_model import ImageModel
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.base import LatentPrior
@@ -30,6 +31,7 @@ from cryoscape.training.objective import Terms, evaluate_terms
 from cryoscape.training.restraining import Restraints
 from cryoscape.training.sampling import BatchOrder, step_generator
 from cryoscape.training.schedule import kl_weight, learning_rate
+from cryoscape.training.spectral_prior import EVERY, SpectralPrior
 
 
 class Interrupted(KeyboardInterrupt):
@@ -92,24 +94,16 @@ class TrainingStep(nn.Module):
         )
 
 
-def parameter_groups(module: TrainingStep, config: Config, n_training: int) -> list[dict[str, Any]]:
-    """Parameters with their share of the learning rate and their decay.
-
-    Voxels are kept in units of the signal's amplitude, where their prior is N(0, 1). Adam divides a gradient
-    by the root of its mean square, which for a voxel is that of its Fisher information F per batch; a
-    decoupled decay w then shrinks the least-squares estimate by sqrt(F) / (sqrt(F) + w). With
-    w = 1 / sqrt(batches in the data) a voxel of which all images together know as much as the prior does
-    is shrunk by half, as a Wiener filter shrinks it.
-    """
-    t = config.training
+def parameter_groups(module: TrainingStep, config: Config) -> list[dict[str, Any]]:
+    """Parameters with their share of the learning rate; voxels have a prior of their own and no decay."""
     voxels = module.model.decoder.voxel_parameters()
     known = {id(p) for p in voxels}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in module.parameters() if id(p) not in known], "factor": 1.0}
     ]
     if isinstance(config.decoder, VoxelsConfig):
-        decay = config.decoder.smoothness * (t.batch / n_training) ** 0.5
-        groups.append({"params": voxels, "factor": config.decoder.lr / t.lr, "weight_decay": decay})
+        factor = config.decoder.lr / config.training.lr
+        groups.append({"params": voxels, "factor": factor, "weight_decay": 0.0})
     return groups
 
 
@@ -145,12 +139,16 @@ class Trainer:
         module = TrainingStep(parts, config)
         # The fused optimiser passes over the weights once instead of a dozen times.
         optimizer = torch.optim.AdamW(
-            parameter_groups(module, config, parts.n_training),
+            parameter_groups(module, config),
             lr=t.lr,
             weight_decay=t.weight_decay,
             fused=True,
         )
         self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.spectrum: SpectralPrior | None = None
+        if isinstance(config.decoder, VoxelsConfig) and isinstance(parts.model.decoder, VoxelDecoder):
+            strength = config.decoder.smoothness
+            self.spectrum = SpectralPrior(parts.model.decoder, parts.n_training, t.batch, strength)
         self.ema: torch.optim.swa_utils.AveragedModel | None = None
         if t.ema > 0:
             average = torch.optim.swa_utils.get_ema_multi_avg_fn(t.ema)
@@ -172,7 +170,7 @@ class Trainer:
         """First estimate of gain and noise, against the reference; first look at the features."""
         model = self.parts.model
         settings = self.config.likelihood
-        if isinstance(model.likelihood, GaussianLikelihood) and settings.kind == "gaussian":
+        if isinstance(model.likelihood, GaussianLikelihood) and settings.kind != "correlation":
             wanted = min(settings.calibration, self.parts.n_training)
             scene = model.decoder.scene(model.decoder.reference[None])
             sums, seen, step = None, 0, 0
@@ -189,7 +187,7 @@ class Trainer:
             assert sums is not None
             model.likelihood.fit(sums)
             # As much past as the running estimate will hold: 1 / (1 - memory) batches.
-            model.likelihood.sums.mul_(self.config.training.batch / (1 - settings.memory) / seen)
+            model.likelihood.sums.mul_(self.config.training.batch / (1 - model.likelihood.memory) / seen)
         model.feature_map.take_anchor(model.decoder.reference, model.likelihood)
         self.features.build(self.progress)
         model.encoder.standardise(self.features.sample(2048))
@@ -287,12 +285,20 @@ class Trainer:
         self.fabric.backward(terms.loss)
         if c.training.clip > 0:
             self.fabric.clip_gradients(self.module, self.optimizer, max_norm=c.training.clip)
+        if self.spectrum is not None:
+            self.spectrum.add_gradient()
         self.optimizer.step()
+        # The spectrum of differences that are still being found would say that there are none.
+        adapting = self.step >= c.objective.hold * self.total and self.step % EVERY == 0
+        if self.spectrum is not None and adapting:
+            self.spectrum.update(self.optimizer)
         if self.ema is not None:
             self.ema.update_parameters(model)
         # The first tenth of a run would teach the gain that nothing has been learnt yet.
         if self.step >= 0.1 * self.total:
-            model.likelihood.observe(batch.images, projections, batch.ctf, batch.group)
+            model.likelihood.observe(
+                batch.images, projections, batch.ctf, batch.group, model.decoder.coverage
+            )
         self.log.add(terms, beta=beta, lr=rate, images=len(rows))
 
     @torch.no_grad()

@@ -113,7 +113,7 @@ def evaluate_terms(
         projections = scene.project(batch.rotations, model.likelihood.box, model.likelihood.pixel_size)
         with full_precision(z.device):
             value = model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group)
-        log_likelihoods.append(value)
+        log_likelihoods.append(value / model.decoder.coverage)
     with full_precision(features.device):
         return _with_restraints(
             q,

@@ -86,6 +86,32 @@ PRESETS: dict[str, dict[str, Any]] = {
         "objective": {"beta_start": 0.0, "beta": 1.0, "hold": 0.0, "ramp": 0.5},
         "training": {"lr": 3e-5, "schedule": "constant", "weight_decay": 0.0, "batch": 128},
     },
+    # cryoDRGN 4.3.0, train_vae: residual encoder and decoder, Gaussian encoding with feat_sigma 0.5 (which
+    # is a spread of the positions of 0.5 / (4 pi) of the box), Adam 1e-4, batch 16, 20 epochs, KL weight
+    # 1 / z_dim from the start. Its width 1024 is made for GPUs; 256 is that of its papers' simulated sets.
+    "cryodrgn": {
+        "encoder": {
+            "kind": "image",
+            "network": "residual",
+            "hidden": (256, 256, 256),
+            "activation": "relu",
+            "phase_flip": False,
+        },
+        "decoder": {
+            "kind": "field",
+            "hidden": (256, 256, 256),
+            "activation": "relu",
+            "encoding": "gaussian",
+            "sigma": 0.0398,
+            "domain": "fourier",
+            "consensus": False,
+            "subset": 1.0,
+            "window": 0.85,
+        },
+        "likelihood": {"kind": "mse"},
+        "objective": {"beta_start": 0.125, "beta": 0.125, "hold": 0.0, "ramp": 0.0},
+        "training": {"lr": 1e-4, "schedule": "constant", "weight_decay": 0.0, "batch": 16, "epochs": 20},
+    },
 }
 
 

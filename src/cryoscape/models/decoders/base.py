@@ -109,6 +109,15 @@ class Decoder(nn.Module, ABC):
         """Regularisation of the decoder's own parameters, nats for the whole data set; 0 by default."""
         return torch.zeros(())
 
+    @property
+    def coverage(self) -> float:
+        """Share of the coefficients that projections hold now; the others, drawn at random, are zero.
+
+        A likelihood relative to an empty prediction is a sum over coefficients that is zero where the
+        projection is: divided by this share it is, in expectation, that of all coefficients.
+        """
+        return 1.0
+
     def voxel_parameters(self) -> list[nn.Parameter]:
         """Parameters that are values of a map rather than weights of a network; they learn faster."""
         return []

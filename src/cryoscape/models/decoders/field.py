@@ -145,11 +145,7 @@ class FieldDecoder(VolumeDecoder):
 
     @property
     def coverage(self) -> float:
-        """Share of the independent coefficients that projections hold now.
-
-        The log-likelihood over pure noise is a sum over coefficients that is zero where the projection is, so
-        dividing it by this share makes it that of all of them, in expectation.
-        """
+        """Share of the coefficients that projections hold now: `subset` in training, else 1."""
         return self._n_chosen() / len(self._half.index) if self.training else 1.0
 
     def _n_chosen(self) -> int:
