@@ -1,8 +1,9 @@
-"""Train cryoscape by turns on one set; run by `peers.py`, not by hand."""
+"""Train cryoscape by turns on one set; run by `peers.py` and `volume_speed.py`, not by hand."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -50,13 +51,14 @@ class TurnsReporter(Silent):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--star", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="none for maps")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--block", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="cryoscape")
+    parser.add_argument("--settings", type=json.loads, default={}, help="over the preset, as JSON")
     parser.add_argument("--coords", type=Path, help="write the decoded coordinates here (.npy)")
     parser.add_argument("--turns", type=int, nargs=2, required=True, metavar=("READ", "WRITE"))
     arguments = parser.parse_args()
@@ -70,11 +72,11 @@ def main() -> None:
             "threads": 1,
         }
     }
-    config = Config(**merged(preset(arguments.preset), settings))
+    config = Config(**merged(merged(preset(arguments.preset), settings), arguments.settings))
     shutil.rmtree(arguments.out / "run", ignore_errors=True)
     run = train(
         Particles.read(arguments.star),
-        AtomicModel.read(arguments.model),
+        AtomicModel.read(arguments.model) if arguments.model else None,
         config,
         arguments.out / "run",
         progress=TurnsReporter(turns),
