@@ -20,11 +20,14 @@ from cryoscape.cli.analyze import analyze
 from cryoscape.cli.check import check
 from cryoscape.cli.decode import decode
 from cryoscape.cli.demo import demo
+from cryoscape.cli.density import density
 from cryoscape.cli.embed import embed
 from cryoscape.cli.evaluate import evaluate
 from cryoscape.cli.overrides import gather_section_options
+from cryoscape.cli.pose_search import pose_search
 from cryoscape.cli.report import report
 from cryoscape.cli.simulate import simulate
+from cryoscape.cli.states import states
 from cryoscape.cli.train import train
 from cryoscape.errors import InputError
 
@@ -40,7 +43,20 @@ app = App(
     help_epilogue="COMMAND --help explains a command; --debug (or CRYOSCAPE_DEBUG=1) shows tracebacks.",
 )
 # In the order of the work. The modules are light: each imports what is heavy inside its function.
-for _command in (demo, simulate, check, train, embed, decode, evaluate, analyze, report):
+for _command in (
+    demo,
+    simulate,
+    check,
+    train,
+    embed,
+    decode,
+    evaluate,
+    density,
+    analyze,
+    states,
+    pose_search,
+    report,
+):
     app.command(_command)
 
 

@@ -73,7 +73,7 @@ def train(
     *,
     interpretation: Interpretation | None = None,
     found: PreflightReport | None = None,
-    latents: Embedding | None = None,
+    latents_of: Run | None = None,
     resume: bool = False,
     force: bool = False,
     embedding: bool = True,
@@ -96,9 +96,9 @@ def train(
         Frame, sign and band, where they are known. By default the pre-flight check finds them.
     found : PreflightReport, optional
         The check of this input, where it was made already.
-    latents : Embedding, optional
-        Posteriors of these very particles to train on as they stand, instead of an encoder: the density
-        stage of cryoSTAR.
+    latents_of : Run, optional
+        A run on these very particles whose posteriors are trained on as they stand, instead of an encoder:
+        the density stage of cryoSTAR.
     resume : bool
         Go on from the last checkpoint; the result equals that of an uninterrupted run.
     force : bool
@@ -119,6 +119,7 @@ def train(
         After Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     config = config or Config()
+    latents = None if latents_of is None else latents_of.embedding
     _refuse_unfit(config, particles, model, latents)
     folder = Path(out)
     progress = reporter_or_silent(progress)
@@ -180,8 +181,9 @@ def train(
         _start_folder(folder, config, model, particles, geometry, total, fabric)
         if consensus is not None:
             record_consensus(folder, consensus, geometry)
-        if latents is not None:
+        if latents is not None and latents_of is not None:
             latents.write(folder / "latents.npz")
+            update_info(folder, latents_from=str(latents_of.path))
         if found is not None:
             write_json(folder / "preflight.json", found.to_dict())
     trainer = Trainer(folder, config, parts, total, fabric, progress)

@@ -5,8 +5,9 @@ Fourier voxels and a(z) a small perceptron: non-linear in z, of rank J in the vo
 gather, which makes an image some hundred times cheaper than a neural field does.
 
 tau is the amplitude of the signal in each shell, found from the half maps of the consensus. In units of tau
-the spectrum of the map is flat, so one learning rate serves all resolutions, and a decay towards zero is a
-spectral prior: see `decay`.
+the spectrum of the map is flat, so one learning rate serves all resolutions. The voxels have a prior,
+theta_j(k) ~ N(0, power_j(|k|)), whose power is learned with them (`training.spectral_prior`): it is what
+keeps thousands of voxels that few images have seen from describing noise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from cryoscape.models.decoders.base import VolumeDecoder
 from cryoscape.models.networks import Activation, mlp
 from cryoscape.physics.fourier_voxels import SliceSampler, from_rows, rows_shape
 from cryoscape.physics.slices import interpolation_envelope, invert_volume
+
+DIFFERENCE_POWER = 0.02
+"""Prior variance of the real part of a difference's voxel at the start; that of the signal is 0.5."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class VoxelDecoder(VolumeDecoder):
 
     tau: Tensor
     tau_image: Tensor
+    power: Tensor
 
     def __init__(
         self,
@@ -95,13 +100,19 @@ class VoxelDecoder(VolumeDecoder):
         tau_rows, inside = self._row_amplitude()
         table[..., 0] = self.reference * (inside / tau_rows)[:, None]
         self.table = nn.Parameter(table)
+        start = torch.full((sampler.box // 2 + 1, 1 + n_volumes), DIFFERENCE_POWER)
+        start[:, 0] = 0.5
+        self.register_buffer("power", start)
 
-    def _row_amplitude(self) -> tuple[Tensor, Tensor]:
-        """Tau at every row, and 1 where the row is inside the band."""
+    def _row_radius(self) -> Tensor:
         axes = [torch.arange(n, dtype=torch.float32, device=self.tau.device) for n in rows_shape(self.box)]
         axes[0], axes[1] = axes[0] - self.box // 2, axes[1] - self.box // 2
         squares = [axis.square() for axis in axes]
-        radius = (squares[0][:, None, None] + squares[1][:, None] + squares[2]).sqrt().flatten()
+        return (squares[0][:, None, None] + squares[1][:, None] + squares[2]).sqrt().flatten()
+
+    def _row_amplitude(self) -> tuple[Tensor, Tensor]:
+        """Tau at every row, and 1 where the row is inside the band."""
+        radius = self._row_radius()
         # One shell beyond the band is interpolated from.
         return radial(self.tau, radius), (radius <= float(self.sampler.radius.max()) + 1.75).float()
 
@@ -137,6 +148,10 @@ class VoxelDecoder(VolumeDecoder):
     def voxel_parameters(self) -> list[nn.Parameter]:
         """The table of Fourier voxels."""
         return [cast(nn.Parameter, self.table)]
+
+    def row_shells(self) -> Tensor:
+        """Shell of every row, those in the corners in the last one; shape (R,)."""
+        return self._row_radius().round().long().clamp(max=self.box // 2)
 
 
 def radial(values: Tensor, radius: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""The prior of a decoder's Fourier voxels: normal, with a power spectrum that is learned from the data.
+
+Each voxel theta of difference j in shell s has the prior N(0, power[s, j]). Its gradient is added to that of
+the likelihood, and the power is re-estimated as automatic relevance determination does it (MacKay 1992): the
+mean of theta^2 plus the variance that the images leave. That variance comes for nothing: Adam's second moment
+of a gradient that is dominated by noise is the Fisher information of a batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cryoscape.models.decoders.voxels import VoxelDecoder
+
+EVERY = 10
+"""Steps between two estimates of the power."""
+
+
+class SpectralPrior:
+    """Adds the prior's gradient in every step and keeps its power up to date.
+
+    Parameters
+    ----------
+    decoder : VoxelDecoder
+        Its buffer `power` is changed, and is saved with it.
+    n_particles, batch : int
+        Images of the training, and of a step.
+    strength : float
+        Factor of the prior's gradient; 1 is Bayes' rule.
+    """
+
+    def __init__(self, decoder: VoxelDecoder, n_particles: int, batch: int, strength: float = 1.0) -> None:
+        self.decoder, self.n, self.batch, self.strength = decoder, n_particles, batch, strength
+        self._shells = decoder.row_shells()
+        self._count = torch.bincount(self._shells, minlength=len(decoder.power)).clamp_min(1)
+        self._stiffness = self._spread()
+
+    def _spread(self) -> Tensor:
+        """Prior precision of every row, per image, shape (R, 1, 1 + J)."""
+        return (self.strength / (self.n * self.decoder.power))[self._shells][:, None]
+
+    def add_gradient(self) -> None:
+        """Add the gradient of minus the log prior, per image, to that of the voxels."""
+        table = self.decoder.table
+        if table.grad is not None:
+            table.grad.addcmul_(table.detach(), self._stiffness)
+
+    @torch.no_grad()
+    def update(self, optimizer: Optimizer, rate: float = 0.1) -> None:
+        """Move the power towards what the voxels and their uncertainty say.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            Adam, after a step.
+        rate : float
+            How far to move.
+        """
+        table, power = self.decoder.table, self.decoder.power
+        second = optimizer.state[table]["exp_avg_sq"]
+        # A batch of B images has B times one image's information, and a mean over it 1 / B of the variance.
+        precision = second.mul(self.n * self.batch).add_(1.0 / power[self._shells][:, None])
+        evidence = table.square().add_(precision.reciprocal_()).mean(1)
+        total = torch.zeros_like(power).index_add_(0, self._shells, evidence)
+        power.lerp_((total / self._count[:, None]).clamp_min(1e-8), rate)
+        self._stiffness = self._spread()
