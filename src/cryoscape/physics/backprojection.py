@@ -5,8 +5,9 @@ least-squares estimate from all that fell there,
 
     V(q) = sum_i C_i X_i / (sum_i C_i^2 + tau(|q|)),
 
-with X_i recentred images, C_i transfer functions and tau a small part of the shell's mean weight, which only
-keeps empty voxels finite. Images are streamed, so memory is that of the accumulators alone.
+with X_i recentred images and C_i transfer functions. tau is a small part of the shell's mean weight, which
+only keeps empty voxels finite, or the ratio of noise and signal found from two halves, which makes V the
+Wiener estimate. Images are streamed, so memory is that of the accumulators alone.
 
 Source: Grigorieff, J. Struct. Biol. 157 (2007), equation 6; Penczek, Methods Enzymol. 482 (2010).
 """
@@ -183,7 +184,9 @@ class BackProjector:
         return Accumulated(numerator, denominator, (self.count[0], self.count[1]), self.pixel_size)
 
 
-def solve(accumulated: Accumulated, *, floor: float = 0.05, gridding: bool = True) -> Volumes:
+def solve(
+    accumulated: Accumulated, *, floor: float = 0.05, tau: Tensor | None = None, gridding: bool = True
+) -> Volumes:
     """Half maps from the sums.
 
     Parameters
@@ -192,6 +195,8 @@ def solve(accumulated: Accumulated, *, floor: float = 0.05, gridding: bool = Tru
         From `BackProjector.finish`.
     floor : float
         tau as a part of the mean weight of the shell.
+    tau : Tensor, shape (M // 2 + 1,), optional
+        tau of every shell itself, in place of `floor`; see `signal_to_noise_tau`.
     gridding : bool
         Divide the maps by the interpolation envelope (noise rises towards the corners of the box).
 
@@ -200,9 +205,9 @@ def solve(accumulated: Accumulated, *, floor: float = 0.05, gridding: bool = Tru
     Volumes
     """
     halves = [
-        _divide(n, d, floor) for n, d in zip(accumulated.numerator, accumulated.denominator, strict=True)
+        _divide(n, d, floor, tau) for n, d in zip(accumulated.numerator, accumulated.denominator, strict=True)
     ]
-    halves.append(_divide(accumulated.numerator.sum(0), accumulated.denominator.sum(0), floor))
+    halves.append(_divide(accumulated.numerator.sum(0), accumulated.denominator.sum(0), floor, tau))
     maps = [invert_volume(h, accumulated.voxel_size) for h in halves]
     if gridding:
         envelope = interpolation_envelope(accumulated.box, device=maps[0].device)
@@ -210,12 +215,37 @@ def solve(accumulated: Accumulated, *, floor: float = 0.05, gridding: bool = Tru
     return Volumes(maps[0], maps[1], maps[2], accumulated.voxel_size, accumulated.count)
 
 
-def _divide(numerator: Tensor, denominator: Tensor, floor: float) -> Tensor:
-    mean = radial_average(denominator)
-    shells = volume_shells(denominator.shape[0], device=denominator.device).clamp(max=len(mean) - 1)
-    tau = (floor * mean[shells]).to(denominator.dtype)
+def signal_to_noise_tau(accumulated: Accumulated, correlation: Tensor) -> Tensor:
+    """Wiener term of each shell from the correlation F of the half maps.
+
+    A half map of mean weight W has the signal-to-noise ratio F / (1 - F) = W / tau, which gives tau; it is
+    the ratio of noise and signal variance, so it holds for the halves and for their sum alike.
+
+    Source: Scheres, J. Struct. Biol. 180 (2012), equations 9 to 11.
+
+    Parameters
+    ----------
+    accumulated : Accumulated
+    correlation : Tensor, shape (M // 2 + 1,)
+        Of the half maps; shells at or below 0 are emptied by `solve`.
+
+    Returns
+    -------
+    Tensor, shape (M // 2 + 1,), float64
+    """
+    weight = radial_average(accumulated.denominator.mean(0))
+    f = correlation.to(weight).clamp(0.0, 0.9999)
+    return torch.where(f > 0, weight * (1 - f) / f.clamp(min=1e-9), torch.inf)
+
+
+def _divide(numerator: Tensor, denominator: Tensor, floor: float, tau: Tensor | None) -> Tensor:
+    shell_tau = floor * radial_average(denominator) if tau is None else tau
+    shells = volume_shells(denominator.shape[0], device=denominator.device).clamp(max=len(shell_tau) - 1)
+    per_cell = shell_tau[shells].to(denominator.dtype)
     inside = denominator > 0
-    return torch.where(inside, numerator / (denominator + tau).clamp(min=1e-30), torch.zeros_like(numerator))
+    return torch.where(
+        inside, numerator / (denominator + per_cell).clamp(min=1e-30), torch.zeros_like(numerator)
+    )
 
 
 def accumulate(
