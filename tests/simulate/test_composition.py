@@ -96,6 +96,7 @@ def test_chains_of_a_given_model_are_subunits(tmp_path):
         ({"fields": (0.0, float("nan"))}, "not finite"),
         ({"populations": (0.5, 0.5)}, "follow from the scenario"),
         ({"profile": "bimodal"}, "no path"),
+        ({"states": 4}, "states that its subunits give"),
     ],
 )
 def test_nonsense_is_refused(tmp_path, options, message):

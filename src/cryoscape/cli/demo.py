@@ -14,7 +14,10 @@ from cryoscape.cli.fetch import local_model
 from cryoscape.cli.options import need_empty_folder, one_thread
 from cryoscape.errors import InputError
 
-_OFFLINE = ("hinge",)
+_OFFLINE = ("hinge", "linear1d", "circular1d", "linker", "states", "double-well", "composition")
+
+# No model follows subunits that come and go, and none is drawn all the way round by its own gradient.
+_MAPS = ("circular1d", "linker", "composition")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ _FULL = _Size(particles=4000, box=64, pixel=2.0, steps=1500)
 
 def demo(
     scenario: Annotated[
-        str, Parameter(help="hinge (needs no file), adk, linear1d, circular1d, states or double-well.")
+        str, Parameter(help=f"{', '.join(_OFFLINE)} (these need no file), adk or models.")
     ] = "hinge",
     /,
     *,
@@ -45,6 +48,7 @@ def demo(
         tuple[str, ...],
         Parameter(consume_multiple=True, show_default=False, help="Files or PDB ids."),
     ] = (),
+    pixel: Annotated[float | None, Parameter(help="Pixel size, A, where a model is too large.")] = None,
     quick: Annotated[bool, Parameter(show_default=False, help="Small and rough.")] = False,
     snr: float = 0.1,
     seed: int = 0,
@@ -73,15 +77,16 @@ def demo(
         models=structures,
         particles=size.particles,
         box=size.box,
-        pixel=size.pixel,
+        pixel=size.pixel if pixel is None else pixel,
         snr=snr,
         seed=seed,
         progress=reporter(),
     )
     say("\n".join(made.lines()))
     _heading(2, "check, train, embed, analyse")
-    config = resolve({"steps": size.steps, "seed": seed})
-    run_training(data / "particles.star", data / "reference.cif", config, run)
+    maps = scenario in _MAPS
+    config = resolve({"steps": size.steps, "seed": seed, "decoder": "voxels" if maps else None})
+    run_training(data / "particles.star", None if maps else data / "reference.cif", config, run)
     _heading(3, "compare with the truth")
     opened = Run.open(run)
     found = evaluate(opened, data / "truth.npz")
@@ -91,8 +96,10 @@ def demo(
     say(f"took {duration(time.monotonic() - start)}; where to look:")
     for path, what in (
         (page, "the report; opens in any browser, offline"),
-        (run / "ensemble" / "pc1.cif", "the first motion, a multi-model file"),
-        (run / "open_in_chimerax.cxc", "opens the structures in ChimeraX"),
+        (run / "maps" / "pc1_*.mrc", "the first change, a series of maps")
+        if maps
+        else (run / "ensemble" / "pc1.cif", "the first motion, a multi-model file"),
+        (run / "open_in_chimerax.cxc", "opens them in ChimeraX"),
         (data / "particles.star", "the simulated particles"),
     ):
         say(f"  {path}  {what}")

@@ -27,7 +27,7 @@ def simulate(
     snr: Annotated[float, Parameter(help="Variance of the signal over that of the noise.")] = 0.1,
     seed: int = 0,
     force: Annotated[bool, Parameter(show_default=False, help="Replace an earlier simulation.")] = False,
-    options: Annotated[SimulationOptions | None, Parameter(name="*")] = None,
+    options: Annotated[SimulationOptions | None, Parameter(name="*", consume_multiple=True)] = None,
 ) -> None:
     """Write particles.star, particles.mrcs, reference.cif and truth.npz."""
     from cryoscape.simulate.dataset import simulate as run_simulation

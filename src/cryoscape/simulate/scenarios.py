@@ -213,6 +213,11 @@ def _linker(name: str, models: list[Path], options: SimulationOptions, seed: int
 def _composition(name: str, models: list[Path], options: SimulationOptions) -> Scenario:
     """Every set of subunits, populated by an Ising model; absent atoms weigh nothing."""
     _no_populations(name, options)
+    if options.states is not None:
+        raise InputError(
+            "composition has the states that its subunits give",
+            remedy="Leave out --states; without a model one subunit is made for each of the --fields.",
+        )
     if models:
         atoms, ends, _ = read_states(models, options.frames)
         if len(ends) != 1:
