@@ -29,6 +29,8 @@ class Encoder(nn.Module):
         Widths.
     activation : str
         Of the hidden layers.
+    dropout : float
+        Share of the features that are left out, at random, in each training step.
     """
 
     feature_mean: Tensor
@@ -42,8 +44,10 @@ class Encoder(nn.Module):
         network: Network = "mlp",
         hidden: Sequence[int] = (512, 256, 128, 64),
         activation: Activation = "relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         n_out = 2 * z_dim
@@ -68,7 +72,7 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
         """(B, n_features) -> posterior of z."""
-        out = self.network((features - self.feature_mean) * self.feature_scale)
+        out = self.network(self.dropout((features - self.feature_mean) * self.feature_scale))
         mean, log_var = out.chunk(2, dim=-1)
         # Bounded so that one bad image cannot overflow the KL: standard deviations of 1e-4 to 20.
         return DiagonalGaussian(mean, log_var.clamp(-18.0, 6.0))

@@ -214,6 +214,19 @@ class SliceSampler:
                 torch.mul(plane, fx, out=weight[..., 2 * k + 1])
         return index, weight, sign
 
+    def gather(self, table: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """Slices of volumes as the rows hold them: `sample` without the sign of the imaginary parts.
+
+        Returns
+        -------
+        values : Tensor, shape (B, P, 2, J)
+        sign : Tensor, shape (B, P)
+            What imaginary parts are to be multiplied by.
+        """
+        index, weight, sign = self.corners(rotations)
+        flat = _Gather.apply(table.flatten(1), weight.reshape(-1, 8), index.reshape(-1, 8))
+        return flat.view(*sign.shape, 2, table.shape[-1]), sign
+
     def sample(self, table: Tensor, rotations: Tensor) -> Tensor:
         """Slices of volumes.
 
@@ -229,11 +242,8 @@ class SliceSampler:
         Tensor, shape (B, P, 2, J)
             Real and imaginary parts at `index`.
         """
-        index, weight, sign = self.corners(rotations)
-        flat = _Gather.apply(table.flatten(1), weight.reshape(-1, 8), index.reshape(-1, 8))
-        out = flat.view(*sign.shape, 2, table.shape[-1])
-        # One pass over the values: real parts stay, imaginary parts take the sign.
-        return out * torch.stack([torch.ones_like(sign), sign], dim=-1)[..., None]
+        values, sign = self.gather(table, rotations)
+        return values * torch.stack([torch.ones_like(sign), sign], dim=-1)[..., None]
 
     def image(self, values: Tensor) -> Tensor:
         """Values (B, P, 2) put at their places in images (B, box, box // 2 + 1), complex, 0 elsewhere."""

@@ -28,6 +28,7 @@ from cryoscape.models.likelihoods import (
 from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import fourier
 from cryoscape.physics.fourier_voxels import SliceSampler
+from cryoscape.physics.resolution import soft_sphere
 from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.normal import NormalPrior
 from cryoscape.structures.atomic_model import AtomicModel
@@ -199,10 +200,19 @@ def _volume_decoder(
         return FieldDecoder(*common, **d.model_dump(exclude={"kind"}))
     return VoxelDecoder(
         *common,
+        mask=_particle_mask(config, start.volume, geometry),
         n_volumes=d.n_volumes,
         hidden=d.hidden,
         activation=d.activation,
     )
+
+
+def _particle_mask(config: Config, volume: Tensor, geometry: Geometry) -> Tensor:
+    """Soft sphere that holds all the density of a consensus map, and the margin of the encoder's grid."""
+    support = density_support(volume, geometry.pixel_size, config.encoder.field_margin)
+    radius = float(support.norm(dim=1).max()) if len(support) else geometry.box * geometry.pixel_size
+    edge = max(10.0 / geometry.pixel_size, 3.0)
+    return soft_sphere(geometry.box, min(radius / geometry.pixel_size, geometry.box / 2 - edge), edge)
 
 
 def _structure_decoder(
@@ -297,7 +307,12 @@ def build_model(config: Config, start: Start, geometry: Geometry, *, given: bool
     encoder: Encoder | GivenPosterior = GivenPosterior(config.z_dim)
     if not given:
         encoder = Encoder(
-            feature_map.size, config.z_dim, network=e.network, hidden=e.hidden, activation=e.activation
+            feature_map.size,
+            config.z_dim,
+            network=e.network,
+            hidden=e.hidden,
+            activation=e.activation,
+            dropout=e.dropout,
         )
     return ImageModel(feature_map, encoder, decoder, likelihood)
 

@@ -47,6 +47,8 @@ class EncoderConfig(Section):
     network: Network = "mlp"
     hidden: tuple[int, ...] = (512, 256, 128, 64)
     activation: Activation = "relu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the features left out at random in each step, against learning single images by heart."""
     phase_flip: bool = True
     """Whether `image` features are phase-flipped, whitened and cut to the particle's window."""
     max_beads: Annotated[int, Field(ge=8)] = 512

@@ -275,6 +275,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         generator = step_generator(c.training.seed, self.step)
+        # What is left out at random must be the same in a resumed run.
+        torch.manual_seed(generator.initial_seed())
         terms, projections = self.module(batch, self.features.rows(batch), beta, generator)
         if not bool(torch.isfinite(terms.loss)):
             raise InputError(
@@ -286,12 +288,14 @@ class Trainer:
         if c.training.clip > 0:
             self.fabric.clip_gradients(self.module, self.optimizer, max_norm=c.training.clip)
         if self.spectrum is not None:
-            self.spectrum.add_gradient()
+            self.spectrum.add_gradient(self.step)
         self.optimizer.step()
         # The spectrum of differences that are still being found would say that there are none.
         adapting = self.step >= c.objective.hold * self.total and self.step % EVERY == 0
         if self.spectrum is not None and adapting:
             self.spectrum.update(self.optimizer)
+        if self.step % 64 == 63 or self.step == self.total - 1:
+            model.decoder.constrain()
         if self.ema is not None:
             self.ema.update_parameters(model)
         # The first tenth of a run would teach the gain that nothing has been learnt yet.

@@ -2,8 +2,9 @@
 
 Each voxel theta of difference j in shell s has the prior N(0, power[s, j]). Its gradient is added to that of
 the likelihood, and the power is re-estimated as automatic relevance determination does it (MacKay 1992): the
-mean of theta^2 plus the variance that the images leave. That variance comes for nothing: Adam's second moment
-of a gradient that is dominated by noise is the Fisher information of a batch.
+sum of theta^2 over the number of voxels that the images determine, sum of 1 - (variance left / power). That
+variance comes for nothing: Adam's second moment of a gradient that is dominated by noise is the Fisher
+information of a batch.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from torch.optim import Optimizer
 
 from cryoscape.models.decoders.voxels import VoxelDecoder
 
-EVERY = 10
+EVERY = 20
 """Steps between two estimates of the power."""
+
+SHARE = 4
+"""The gradient is added in one step of so many, so many times as strong: it is a pass over all voxels."""
 
 
 class SpectralPrior:
@@ -41,14 +45,14 @@ class SpectralPrior:
         """Prior precision of every row, per image, shape (R, 1, 1 + J)."""
         return (self.strength / (self.n * self.decoder.power))[self._shells][:, None]
 
-    def add_gradient(self) -> None:
+    def add_gradient(self, step: int) -> None:
         """Add the gradient of minus the log prior, per image, to that of the voxels."""
         table = self.decoder.table
-        if table.grad is not None:
-            table.grad.addcmul_(table.detach(), self._stiffness)
+        if table.grad is not None and step % SHARE == 0:
+            table.grad.addcmul_(table.detach(), self._stiffness, value=SHARE)
 
     @torch.no_grad()
-    def update(self, optimizer: Optimizer, rate: float = 0.1) -> None:
+    def update(self, optimizer: Optimizer, rate: float = 0.5) -> None:
         """Move the power towards what the voxels and their uncertainty say.
 
         Parameters
@@ -62,7 +66,10 @@ class SpectralPrior:
         second = optimizer.state[table]["exp_avg_sq"]
         # A batch of B images has B times one image's information, and a mean over it 1 / B of the variance.
         precision = second.mul(self.n * self.batch).add_(1.0 / power[self._shells][:, None])
-        evidence = table.square().add_(precision.reciprocal_()).mean(1)
-        total = torch.zeros_like(power).index_add_(0, self._shells, evidence)
-        power.lerp_((total / self._count[:, None]).clamp_min(1e-8), rate)
+        known = 1.0 - precision.reciprocal_().div_(power[self._shells][:, None])
+        found, determined = (
+            torch.zeros_like(power).index_add_(0, self._shells, values.mean(1))
+            for values in (table.square(), known)
+        )
+        power.lerp_((found / determined.clamp_min(1e-6 * self._count[:, None])).clamp_min(1e-8), rate)
         self._stiffness = self._spread()

@@ -118,6 +118,9 @@ class Decoder(nn.Module, ABC):
         """
         return 1.0
 
+    def constrain(self) -> None:
+        """Bring the parameters back to where they may be; called every so many steps. By default nothing."""
+
     def voxel_parameters(self) -> list[nn.Parameter]:
         """Parameters that are values of a map rather than weights of a network; they learn faster."""
         return []

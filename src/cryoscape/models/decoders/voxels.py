@@ -14,18 +14,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cryoscape.models.decoders.base import VolumeDecoder
 from cryoscape.models.networks import Activation, mlp
-from cryoscape.physics.fourier_voxels import SliceSampler, from_rows, rows_shape
-from cryoscape.physics.slices import interpolation_envelope, invert_volume
+from cryoscape.physics.fourier_voxels import SliceSampler, from_rows, rows_shape, to_rows
+from cryoscape.physics.slices import interpolation_envelope, invert_volume, transform_volume
 
 DIFFERENCE_POWER = 0.02
 """Prior variance of the real part of a difference's voxel at the start; that of the signal is 0.5."""
+
+
+class _Mix(torch.autograd.Function):
+    """sum_j a_bj S_bmj, as products whose long axis is the last: the others take ten times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mixing: Tensor) -> Tensor:
+        ctx.save_for_backward(values, mixing)
+        return torch.bmm(mixing[:, None], values.transpose(1, 2))[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        values, mixing = ctx.saved_tensors
+        return grad[:, :, None] * mixing[:, None], torch.bmm(grad[:, None], values)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -51,10 +67,11 @@ class VoxelScene:
         """Central slices (B, box, box // 2 + 1)."""
         # The sums of a mixture are short, and the map itself is at stake: no rounding to 16 bits.
         with torch.autocast(rotations.device.type, enabled=False):
-            values = self.sampler.sample(self.table, rotations)
+            values, sign = self.sampler.gather(self.table, rotations)
             mixing = self.mixing.expand(len(rotations), -1)
-            mixed = torch.matmul(values.flatten(1, 2), mixing[:, :, None])
-            return self.sampler.image(mixed.view(*values.shape[:3]) * self.amplitude[:, None])
+            mixed = _Mix.apply(values.flatten(1, 2), mixing).view(values.shape[:3])
+            amplitude = self.amplitude.expand_as(sign)
+            return self.sampler.image(mixed * torch.stack([amplitude, amplitude * sign], dim=-1))
 
 
 class VoxelDecoder(VolumeDecoder):
@@ -66,6 +83,8 @@ class VoxelDecoder(VolumeDecoder):
         As in `VolumeDecoder`.
     amplitude : Tensor, shape (box // 2 + 1,)
         Signal amplitude tau of each shell, unitary image units, positive.
+    mask : Tensor, optional, shape (box, box, box)
+        Where there may be density, 0 to 1, soft.
     n_volumes : int
         Rank J of the differences.
     hidden : sequence of int
@@ -77,6 +96,7 @@ class VoxelDecoder(VolumeDecoder):
     tau: Tensor
     tau_image: Tensor
     power: Tensor
+    mask: Tensor
 
     def __init__(
         self,
@@ -87,6 +107,7 @@ class VoxelDecoder(VolumeDecoder):
         reference: Tensor,
         amplitude: Tensor,
         *,
+        mask: Tensor | None = None,
         n_volumes: int = 16,
         hidden: Sequence[int] = (64, 64),
         activation: Activation = "relu",
@@ -103,6 +124,8 @@ class VoxelDecoder(VolumeDecoder):
         start = torch.full((sampler.box // 2 + 1, 1 + n_volumes), DIFFERENCE_POWER)
         start[:, 0] = 0.5
         self.register_buffer("power", start)
+        mask = torch.ones(0) if mask is None else mask.float()
+        self.register_buffer("mask", mask, persistent=False)
 
     def _row_radius(self) -> Tensor:
         axes = [torch.arange(n, dtype=torch.float32, device=self.tau.device) for n in rows_shape(self.box)]
@@ -148,6 +171,15 @@ class VoxelDecoder(VolumeDecoder):
     def voxel_parameters(self) -> list[nn.Parameter]:
         """The table of Fourier voxels."""
         return [cast(nn.Parameter, self.table)]
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Take out of the volumes what lies outside the mask: solvent that only noise can have put there."""
+        if not len(self.mask):
+            return
+        for j in range(self.table.shape[-1]):
+            volume = invert_volume(from_rows(self.table[..., j], self.box), self.pixel_size)
+            self.table[..., j] = to_rows(transform_volume(volume * self.mask, self.pixel_size))
 
     def row_shells(self) -> Tensor:
         """Shell of every row, those in the corners in the last one; shape (R,)."""
