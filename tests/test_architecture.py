@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "cryoscape"
 GROUND = {"errors", "files", "progress"}
 BELOW_MODELS = GROUND | {"conventions", "physics", "data", "structures"}
 BELOW_TRAINING = BELOW_MODELS | {"models", "priors"}
-BELOW_REPORT = BELOW_TRAINING | {"preflight", "simulate", "training", "analysis", "poses"}
+BELOW_REPORT = BELOW_TRAINING | {"preflight", "simulate", "training", "analysis"}
 # What each part may import besides itself. Models and priors are strangers, as are physics and structures.
 MAY_IMPORT = {
     "errors": set(),

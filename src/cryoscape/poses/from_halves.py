@@ -21,7 +21,7 @@ from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.physics.backprojection import BackProjector, SliceBatch, solve
 from cryoscape.physics.resolution import fsc, soft_sphere
 from cryoscape.poses.evidence import Evidence
-from cryoscape.poses.from_run import BATCH, CALIBRATION, given_rotations
+from cryoscape.poses.from_run import BATCH, CALIBRATION, given_rotations, history
 from cryoscape.poses.locate import Located, locate
 from cryoscape.poses.results import PoseTable
 from cryoscape.poses.search import PoseSearch, SearchSettings
@@ -107,16 +107,8 @@ def search_between_halves(
         )
         moved = replace(before, rotations=step.rotations, shifts=step.shifts)
         images = BandImages(moved, images.cutoff)
-    # The last round's poses once more, with their shifts counted from those given at first.
     at_first = torch.cat([values for _, values in found])
-    final = replace(
-        located,
-        rotations=torch.from_numpy(step.rotations),
-        shifts=torch.from_numpy(step.shifts - first.shifts),
-        log_prob=torch.maximum(located.log_prob, located.log_prob_given),
-        log_prob_given=at_first,
-    )
-    return PoseTable.compare(first, final), log
+    return PoseTable.compare(first, located.since(history(first, before, at_first))), log
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.poses.evidence import Evidence
-from cryoscape.poses.locate import Located, locate, relocate
+from cryoscape.poses.locate import Located, PoseHistory, locate, relocate
 from cryoscape.poses.refine import Predict
 from cryoscape.poses.results import PoseTable
 from cryoscape.poses.search import PoseSearch, SearchSettings
@@ -22,6 +23,9 @@ from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training.embed import embed
 from cryoscape.training.hardware import set_threads
 from cryoscape.training.run import Run
+
+LATER_REACH = math.radians(10)
+"""Radians searched around the poses of an earlier pass, at most."""
 
 BATCH = 64
 """Images searched at a time."""
@@ -50,13 +54,16 @@ def search_poses(
     settings: SearchSettings,
     *,
     particles: Particles | None = None,
+    passes: int = 2,
     templates: int = 16,
     progress: ProgressReporter | None = None,
 ) -> PoseTable:
     """Search poses of particles, given the decoder of a run and each particle's latent.
 
     The grid is searched with a few maps that stand for groups of particles of like conformation; the end is
-    refined, and judged, on the projections of each particle's own conformation.
+    refined, and judged, on the projections of each particle's own conformation. A latent that the encoder
+    found in a wrong pose is wrong itself, so particles are embedded again in the poses found, and searched
+    again around these.
 
     Parameters
     ----------
@@ -65,6 +72,9 @@ def search_poses(
     settings : SearchSettings
     particles : Particles, optional
         Other particles than those of the training; they are embedded first.
+    passes : int
+        Searches, each but the first with latents of its own. A run whose latents were given to it keeps
+        these.
     templates : int
         Groups of particles, at most; every one has 50 particles on average.
     progress : ProgressReporter, optional
@@ -72,6 +82,7 @@ def search_poses(
     Returns
     -------
     PoseTable
+        The gain is that of pose and latent together.
 
     Raises
     ------
@@ -79,7 +90,31 @@ def search_poses(
         If the run has no embedding, or the particles are gone or do not fit the run.
     """
     set_threads(run.config.training.threads)
-    images, z = images_and_latents(run, particles, progress)
+    first, z = particles_and_latents(run, particles, progress)
+    now, has_encoder = first, run.latents is None
+    for number in range(passes):
+        if number and has_encoder:
+            z = torch.from_numpy(embed(run, now, progress=progress).z)
+        images = BandImages(now, run.geometry.cutoff, cache_memory=0.0)
+        located = _one_pass(run, images, z, settings, templates, progress)
+        if number == 0:
+            at_first = located.log_prob_given
+        before, step = now, PoseTable.compare(now, located)
+        now = replace(now, rotations=step.rotations, shifts=step.shifts)
+        # What is left to find lies near, whatever was known at first.
+        settings = replace(settings, reach=min(settings.reach or LATER_REACH, LATER_REACH))
+    return PoseTable.compare(first, located.since(history(first, before, at_first)))
+
+
+def _one_pass(
+    run: Run,
+    images: BandImages,
+    z: Tensor,
+    settings: SearchSettings,
+    templates: int,
+    progress: ProgressReporter | None,
+) -> Located:
+    """Search all images around their present poses."""
     conformations = group_conformations(run, z, templates)
     likelihood = nats_of(run, images, z)
     band = Band.of(likelihood.weights, images.pixel_size)
@@ -99,13 +134,13 @@ def search_poses(
             task.advance(len(rows))
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order))
-    return PoseTable.compare(images.particles, Located.cat(found).select(back))
+    return Located.cat(found).select(back)
 
 
-def images_and_latents(
+def particles_and_latents(
     run: Run, particles: Particles | None, progress: ProgressReporter | None = None
-) -> tuple[BandImages, Tensor]:
-    """Images in the band of a run, and the posterior means (N, d) of their latents.
+) -> tuple[Particles, Tensor]:
+    """Particles with positive protein, and the posterior means (N, d) of their latents.
 
     Raises
     ------
@@ -114,8 +149,7 @@ def images_and_latents(
     """
     if particles is not None:
         embedding = embed(run, particles, progress=progress)
-        own = particles.with_sign(run.info["particles"]["data_sign"])
-        return BandImages(own, run.geometry.cutoff, cache_memory=0.0), torch.from_numpy(embedding.z)
+        return particles.with_sign(run.info["particles"]["data_sign"]), torch.from_numpy(embedding.z)
     embedding = run.embedding
     if not np.array_equal(embedding.uid, run.particles.uid):
         raise InputError(
@@ -123,7 +157,7 @@ def images_and_latents(
             file=run.path / "embedding.npz",
             remedy="Run: cryoscape embed RUN",
         )
-    return run.images(), torch.from_numpy(embedding.z)
+    return run.particles, torch.from_numpy(embedding.z)
 
 
 def _own_projections(run: Run, images: BandImages, z: Tensor, rows: Tensor, band: Band) -> Predict:
@@ -141,6 +175,12 @@ def parts_of(coefficients: Tensor, band: Band) -> Tensor:
     """Coefficients of the band, real and imaginary parts (m, 2, K), of images (m, box, box // 2 + 1)."""
     chosen = coefficients.flatten(1)[:, band.index]
     return torch.stack([chosen.real, chosen.imag], dim=1)
+
+
+def history(first: Particles, before: Particles, at_first: Tensor) -> PoseHistory:
+    """Where a search stood before its last pass, with the nats (N,) of the poses given at first."""
+    moved = torch.from_numpy(before.shifts - first.shifts)
+    return PoseHistory(given_rotations(before, torch.arange(len(before))), moved, at_first)
 
 
 def given_rotations(particles: Particles, rows: Tensor) -> Tensor:

@@ -83,7 +83,9 @@ class HopfGrid:
         side = 2 ** (self.first + level)
         face, x, y, turn = cells.unbind(-1)
         z, phi = pixel_direction(face, (x + 0.5) / side, (y + 0.5) / side)
-        return hopf_rotation(torch.acos(z.clamp(-1, 1)), phi, (turn.double() + 0.5) * (BASE_STEP / side))
+        psi = (turn.double() + 0.5) * (BASE_STEP / side)
+        # Each ring of faces counts turns from its own meridians, or cells at a pole would be twisted apart.
+        return hopf_rotation(torch.acos(z.clamp(-1, 1)), phi, psi - (1 - face // 4) * phi)
 
 
 @dataclass(frozen=True)
@@ -170,27 +172,28 @@ def pixel_direction(face: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
 
 
 def hopf_rotation(theta: Tensor, phi: Tensor, psi: Tensor) -> Tensor:
-    """Rotation from Hopf coordinates.
+    """Rotation from the coordinates of the Hopf fibration.
 
     Parameters
     ----------
     theta, phi : Tensor
         Polar angle and azimuth of the viewing direction, radians.
     psi : Tensor
-        Along the fibre, 0 to 2 pi: turns the view in its plane.
+        Along the fibre: turns the view in its plane, radians.
 
     Returns
     -------
     Tensor, shape (..., 3, 3)
-        A, from model to view: its last row is the viewing direction.
+        A, from model to view, the transpose of Rz(phi) Ry(theta) Rz(psi): its last row is the viewing
+        direction.
     """
-    half, ahead = theta / 2, phi - psi / 2
+    half, total, difference = theta / 2, (phi + psi) / 2, (phi - psi) / 2
     quaternion = torch.stack(
         [
-            -half.sin() * ahead.sin(),
-            half.sin() * ahead.cos(),
-            half.cos() * (psi / 2).sin(),
-            half.cos() * (psi / 2).cos(),
+            -half.sin() * difference.sin(),
+            half.sin() * difference.cos(),
+            half.cos() * total.sin(),
+            half.cos() * total.cos(),
         ],
         dim=-1,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,41 @@ class Located:
     def select(self, rows: Tensor) -> Located:
         """Some of the images, in the order asked for."""
         return Located(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def since(self, poses: PoseHistory) -> Located:
+        """These poses, or the present ones where they are better, counted from those at first.
+
+        Parameters
+        ----------
+        poses : PoseHistory
+        """
+        better = self.log_prob > self.log_prob_given
+        return replace(
+            self,
+            rotations=torch.where(better[:, None, None], self.rotations, poses.rotations),
+            shifts=torch.where(better[:, None], self.shifts, torch.zeros_like(self.shifts)) + poses.moved,
+            log_prob=torch.maximum(self.log_prob, self.log_prob_given),
+            log_prob_given=poses.log_prob,
+        )
+
+
+@dataclass(frozen=True)
+class PoseHistory:
+    """Where a search over several passes stands.
+
+    Attributes
+    ----------
+    rotations : Tensor, shape (B, 3, 3)
+        Before the last pass.
+    moved : Tensor, shape (B, 2)
+        Shifts before the last pass less those given at first, Angstrom.
+    log_prob : Tensor, shape (B,)
+        Nats of the poses given at first.
+    """
+
+    rotations: Tensor
+    moved: Tensor
+    log_prob: Tensor
 
 
 def locate(search: PoseSearch, evidence: Evidence, given: Tensor, labels: Tensor) -> Located:
