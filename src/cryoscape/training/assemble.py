@@ -197,7 +197,7 @@ def _volume_decoder(
                 f"the layers of a field have one width, not {', '.join(map(str, d.hidden))}",
                 remedy='Give equal numbers, for example --decoder.hidden "[256, 256, 256]".',
             )
-        return FieldDecoder(*common, **d.model_dump(exclude={"kind"}))
+        return FieldDecoder(*common, **d.model_dump(exclude={"kind", "lr"}))
     return VoxelDecoder(
         *common,
         mask=_particle_mask(config, start.volume, geometry),

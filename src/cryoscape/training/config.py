@@ -134,6 +134,8 @@ class FieldConfig(Section):
     """Learn the difference from the consensus map, in units of its amplitude; otherwise the whole map."""
     subset: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of the coefficients that are evaluated for a batch in training, a new random one each time."""
+    lr: Positive = 4e-3
+    """Learning rate of the field."""
     window: Annotated[float, Field(gt=0.1, le=1)] = 0.85
     """Radius beyond which decoded maps are zero, in half sides of the box."""
 

@@ -24,7 +24,7 @@ from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training import checkpoint
-from cryoscape.training.config import Config, VoxelsConfig
+from cryoscape.training.config import Config, FieldConfig, VoxelsConfig
 from cryoscape.training.features import FeatureTable
 from cryoscape.training.metrics import MetricsLog
 from cryoscape.training.objective import Terms, evaluate_terms
@@ -96,14 +96,15 @@ class TrainingStep(nn.Module):
 
 def parameter_groups(module: TrainingStep, config: Config) -> list[dict[str, Any]]:
     """Parameters with their share of the learning rate; voxels have a prior of their own and no decay."""
-    voxels = module.model.decoder.voxel_parameters()
-    known = {id(p) for p in voxels}
+    d = config.decoder
+    fast = module.model.decoder.fast_parameters()
+    known = {id(p) for p in fast}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in module.parameters() if id(p) not in known], "factor": 1.0}
     ]
-    if isinstance(config.decoder, VoxelsConfig):
-        factor = config.decoder.lr / config.training.lr
-        groups.append({"params": voxels, "factor": factor, "weight_decay": 0.0})
+    if isinstance(d, VoxelsConfig | FieldConfig):
+        decay = 0.0 if isinstance(d, VoxelsConfig) else config.training.weight_decay
+        groups.append({"params": fast, "factor": d.lr / config.training.lr, "weight_decay": decay})
     return groups
 
 

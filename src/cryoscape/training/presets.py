@@ -106,6 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "domain": "fourier",
             "consensus": False,
             "subset": 1.0,
+            "lr": 1e-4,
             "window": 0.85,
         },
         "likelihood": {"kind": "mse"},

@@ -121,8 +121,8 @@ class Decoder(nn.Module, ABC):
     def constrain(self) -> None:
         """Bring the parameters back to where they may be; called every so many steps. By default nothing."""
 
-    def voxel_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are values of a map rather than weights of a network; they learn faster."""
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Parameters with a learning rate of the decoder's own: `decoder.lr` in place of `training.lr`."""
         return []
 
 

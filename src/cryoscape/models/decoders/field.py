@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cryoscape.models.decoders.base import VolumeDecoder
 from cryoscape.models.decoders.voxels import radial
@@ -93,7 +93,6 @@ class FieldDecoder(VolumeDecoder):
     """
 
     tau: Tensor
-    draws: Tensor
 
     def __init__(
         self,
@@ -128,20 +127,20 @@ class FieldDecoder(VolumeDecoder):
         if consensus:
             with torch.no_grad():
                 self.network.last.mul_(0.1)
-        # How many random subsets have been drawn: a resumed run goes on with the next.
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self._half = sampler.restricted(sampler.independent())
 
     def forward(self, z: Tensor) -> FieldScene:
         """Decode a batch of latents."""
         sampler = self._half
         if self.training and self.subset < 1:
-            n = len(sampler.index)
-            generator = torch.Generator().manual_seed(int(self.draws))
-            chosen = torch.randperm(n, generator=generator)[: self._n_chosen()]
+            # On the CPU, so that runs on all devices draw the same.
+            chosen = torch.randperm(len(sampler.index))[: self._n_chosen()]
             sampler = sampler.restricted(chosen.to(z.device))
-            self.draws += 1
         return FieldScene(self, self.network.conditions(z), sampler)
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """All of the field."""
+        return list(self.network.parameters())
 
     @property
     def coverage(self) -> float:

@@ -168,7 +168,7 @@ class VoxelDecoder(VolumeDecoder):
             out.append(torch.fft.fftshift(torch.fft.irfftn(transform, s=whitened.shape)))
         return torch.stack(out)
 
-    def voxel_parameters(self) -> list[nn.Parameter]:
+    def fast_parameters(self) -> list[nn.Parameter]:
         """The table of Fourier voxels."""
         return [cast(nn.Parameter, self.table)]
 
