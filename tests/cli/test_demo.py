@@ -32,8 +32,7 @@ def test_what_is_trained(cli, tmp_path, monkeypatch, scenario, decoder):
 
     monkeypatch.setattr(training, "run_training", stop)
     monkeypatch.setattr(command, "_QUICK", command._Size(particles=4, box=32, pixel=4.0, steps=1))
-    code, _, _ = cli("demo", scenario, "--quick", "-o", str(tmp_path / "d"))
-    assert code == 1
+    cli("demo", scenario, "--quick", "-o", str(tmp_path / "d"))
     [(table, model, kind)] = seen
     assert table
     assert kind == decoder
