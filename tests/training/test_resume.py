@@ -29,6 +29,10 @@ CASES = {
         "encoder": {"kind": "field"},
         "decoder": {"kind": "field", "hidden": (16, 16), "n_frequencies": 12, "subset": 0.3},
     },
+    "voxels": {
+        "encoder": {"kind": "field", "dropout": 0.2},
+        "decoder": {"kind": "voxels", "n_volumes": 3, "hidden": (8,)},
+    },
     "bf16": {"training": {"precision": "bf16"}},
     "streamed": {"data": {"cache_memory": 0.0}, "encoder": {"kind": "image+score"}},
 }

@@ -31,6 +31,8 @@ class Encoder(nn.Module):
         Of the hidden layers.
     dropout : float
         Share of the features that are left out, at random, in each training step.
+    linear : bool
+        Add a linear map of the features to what the network gives; it can be set before training.
     """
 
     feature_mean: Tensor
@@ -45,8 +47,10 @@ class Encoder(nn.Module):
         hidden: Sequence[int] = (512, 256, 128, 64),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        linear: bool = False,
     ) -> None:
         super().__init__()
+        self.z_dim = z_dim
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
@@ -59,7 +63,8 @@ class Encoder(nn.Module):
             build = mlp if network == "mlp" else residual_mlp
             sequence = build(n_features, hidden, n_out, activation)
             self.network, last = sequence, cast(nn.Linear, sequence[-1])
-        shrink_(last, 0.3)
+        shrink_(last, 0.1 if linear else 0.3)
+        self.linear = nn.Linear(n_features, n_out) if linear else None
 
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
@@ -70,9 +75,16 @@ class Encoder(nn.Module):
         alive = spread > 1e-5 * self.feature_mean.abs() + 1e-12
         self.feature_scale.copy_(torch.where(alive, 1.0 / spread, 0.0))
 
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features (B, n_features) less their mean, in units of their spread."""
+        return (features - self.feature_mean) * self.feature_scale
+
     def forward(self, features: Tensor) -> DiagonalGaussian:
         """(B, n_features) -> posterior of z."""
-        out = self.network(self.dropout((features - self.feature_mean) * self.feature_scale))
+        seen = self.dropout(self.standardised(features))
+        out = self.network(seen)
+        if self.linear is not None:
+            out = out + self.linear(seen)
         mean, log_var = out.chunk(2, dim=-1)
         # Bounded so that one bad image cannot overflow the KL: standard deviations of 1e-4 to 20.
         return DiagonalGaussian(mean, log_var.clamp(-18.0, 6.0))

@@ -248,6 +248,12 @@ def _structure_decoder(
     )
 
 
+def starts_linearly(config: Config) -> bool:
+    """Whether the encoder begins as a linear one."""
+    e = config.encoder
+    return e.start == "linear" or (e.start == "auto" and config.decoder.kind not in STRUCTURE_KINDS)
+
+
 def window_side(radius: float, geometry: Geometry, margin: float = 20.0) -> int:
     """Side of the image window that holds a particle of some radius (A), and `margin` A more, even."""
     side = 2 * math.ceil((radius + margin) / geometry.pixel_size)
@@ -313,6 +319,7 @@ def build_model(config: Config, start: Start, geometry: Geometry, *, given: bool
             hidden=e.hidden,
             activation=e.activation,
             dropout=e.dropout,
+            linear=starts_linearly(config),
         )
     return ImageModel(feature_map, encoder, decoder, likelihood)
 

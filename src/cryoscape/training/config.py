@@ -47,6 +47,8 @@ class EncoderConfig(Section):
     network: Network = "mlp"
     hidden: tuple[int, ...] = (512, 256, 128, 64)
     activation: Activation = "relu"
+    start: Literal["auto", "random", "linear"] = "auto"
+    """`linear`: begin with the directions in which features vary more than noise does; `auto`: for maps."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the features left out at random in each step, against learning single images by heart."""
     phase_flip: bool = True

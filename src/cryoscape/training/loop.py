@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cryoscape.data.images import BandImages, ImageBatch
 from cryoscape.errors import InputError
 from cryoscape.models.decoders.voxels import VoxelDecoder
+from cryoscape.models.encoders import Encoder
 from cryoscape.models.image_model import ImageModel
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.base import LatentPrior
@@ -26,6 +27,7 @@ from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training import checkpoint
 from cryoscape.training.config import Config, FieldConfig, VoxelsConfig
 from cryoscape.training.features import FeatureTable
+from cryoscape.training.linear_start import start_linearly
 from cryoscape.training.metrics import MetricsLog
 from cryoscape.training.objective import Terms, evaluate_terms
 from cryoscape.training.restraining import Restraints
@@ -192,6 +194,12 @@ class Trainer:
         model.feature_map.take_anchor(model.decoder.reference, model.likelihood)
         self.features.build(self.progress)
         model.encoder.standardise(self.features.sample(2048))
+        if isinstance(model.encoder, Encoder) and model.encoder.linear is not None:
+            rows, seed = self.parts.order.rows, self.config.training.seed
+            ratio = start_linearly(model, self.features, self.parts.images, rows, seed, self.progress)
+            self.progress.note(
+                f"signal in the features, largest first: {', '.join(f'{r:.2f}' for r in ratio)}"
+            )
 
     def restore(self, path: Path) -> None:
         """Go back to a checkpoint."""

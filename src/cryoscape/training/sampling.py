@@ -47,6 +47,11 @@ class BatchOrder:
         self._seed = seed
         self._passes: dict[int, Tensor] = {}
 
+    @property
+    def rows(self) -> Tensor:
+        """All the particles of a pass."""
+        return self._rows
+
     def _pass(self, index: int) -> Tensor:
         if index not in self._passes:
             # A batch spans two passes at most.

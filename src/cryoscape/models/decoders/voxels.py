@@ -142,6 +142,9 @@ class VoxelDecoder(VolumeDecoder):
     def mixing(self, z: Tensor) -> Tensor:
         """Coefficients of consensus and differences, (B, z_dim) -> (B, 1 + J)."""
         a = self.network(z)
+        # The first differences follow z itself, so that a latent that means something shows at once.
+        along = min(self.z_dim, self.n_volumes)
+        a = torch.cat([a[:, :along] + z[:, :along], a[:, along:]], dim=1)
         return torch.cat([torch.ones_like(a[:, :1]), a], dim=1)
 
     def forward(self, z: Tensor) -> VoxelScene:
