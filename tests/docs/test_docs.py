@@ -14,9 +14,12 @@ from cryoscape.training.config import (
     AtomicConfig,
     Config,
     CorrelationConfig,
+    FieldConfig,
     GaussianConfig,
+    MeanSquaredConfig,
     ModesConfig,
     SegmentsConfig,
+    VoxelsConfig,
 )
 from cryoscape.training.presets import PRESETS
 
@@ -28,8 +31,11 @@ KINDS = {
     "atomic": AtomicConfig,
     "modes": ModesConfig,
     "segments": SegmentsConfig,
+    "voxels": VoxelsConfig,
+    "field": FieldConfig,
     "gaussian": GaussianConfig,
     "correlation": CorrelationConfig,
+    "mse": MeanSquaredConfig,
 }
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
@@ -143,7 +149,7 @@ def test_defaults_page_is_complete_and_true():
     for name in SETTINGS - {"preset", "z_dim"}:
         assert name in {n for _, n in said}, name
     for kind, model in KINDS.items():
-        section = "decoder" if kind in ("atomic", "modes", "segments") else "likelihood"
+        section = "likelihood" if kind in ("gaussian", "correlation", "mse") else "decoder"
         for option in set(model.model_fields) - {"kind"}:
             shared = section == "decoder" and (None, f"decoder.{option}") in said
             assert shared or (kind, f"{section}.{option}") in said, f"{kind}: {option}"
