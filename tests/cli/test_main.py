@@ -28,7 +28,8 @@ def failing(monkeypatch):
 def test_help_names_every_command_of_the_interface(cli):
     code, out, _ = cli("--help")
     assert code == 0
-    for name in ["demo", "simulate", "check", "train", "embed", "decode", "evaluate", "analyze", "report"]:
+    commands = "demo simulate check train embed decode evaluate density analyze states pose-search report"
+    for name in commands.split():
         assert f" {name} " in out
 
 
@@ -100,6 +101,15 @@ def test_termination_is_an_interrupt(cli, monkeypatch):
     assert code == 130
     assert "Traceback" not in err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_full_gpu_is_the_users_to_relieve(cli, failing):
+    import torch
+
+    failing(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    code, _, err = cli("report", "RUN")
+    assert code == 2
+    assert err == "cryoscape: the GPU ran out of memory\n  -> Give --device cpu, or free the GPU.\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -137,6 +137,8 @@ def _usage_message(error: CycloptsError, arguments: Sequence[str]) -> str:
 
 def _users_fault(error: Exception, arguments: Sequence[str]) -> str | None:
     """Message for what the system refused and only the user can change; None where the fault is ours."""
+    if type(error).__name__ == "OutOfMemoryError" and type(error).__module__.startswith("torch"):
+        return f"the GPU ran out of memory\n  -> {_smaller(arguments)}"
     if not isinstance(error, OSError):
         return None
     where = f"{error.filename}: " if error.filename else ""
@@ -148,6 +150,13 @@ def _users_fault(error: Exception, arguments: Sequence[str]) -> str | None:
     if named and error.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return f"{where}{(error.strerror or 'cannot be used').lower()}\n  -> Check the name."
     return None
+
+
+def _smaller(arguments: Sequence[str]) -> str:
+    """What takes less memory on a GPU, for the command that was given."""
+    if arguments and arguments[0] in ("train", "density"):
+        return "Give a smaller --batch, a coarser --data.cutoff, or --device cpu."
+    return "Give --device cpu, or free the GPU."
 
 
 def _fault_message(error: Exception, debug: bool) -> str:
