@@ -33,6 +33,7 @@ CASES = {
         "encoder": {"kind": "field", "dropout": 0.2},
         "decoder": {"kind": "voxels", "n_volumes": 3, "hidden": (8,)},
     },
+    "poses": {"poses": {"refine": True, "start": 0.1}},
     "bf16": {"training": {"precision": "bf16"}},
     "streamed": {"data": {"cache_memory": 0.0}, "encoder": {"kind": "image+score"}},
 }

@@ -34,6 +34,7 @@ _SHORT = {
     "device": "training.device",
     "threads": "training.threads",
     "seed": "training.seed",
+    "refine_poses": "poses.refine",
 }
 _SCANNED = 3000  # images looked at before training
 
@@ -60,6 +61,9 @@ def train(
     seed: Annotated[int | None, Parameter(help="[0].")] = None,
     datadir: DataDir = None,
     passthrough: Passthrough = (),
+    refine_poses: Annotated[
+        bool, Parameter(show_default=False, help="Learn small corrections of the poses as well.")
+    ] = False,
     resume: Annotated[bool, Parameter(show_default=False, help="Go on from the last checkpoint.")] = False,
     force: Annotated[
         bool,
@@ -83,6 +87,7 @@ def train(
         "device": device,
         "threads": threads,
         "seed": seed,
+        "refine_poses": True if refine_poses else None,
     }
     if resume and force:
         raise InputError("--resume and --force contradict each other", remedy="Give one of them.")

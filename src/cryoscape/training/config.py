@@ -230,6 +230,21 @@ class ObjectiveConfig(Section):
     """Posterior samples per image and step."""
 
 
+class PosesConfig(Section):
+    """Corrections of the poses, learnt with the model."""
+
+    refine: bool = False
+    """Learn a small rotation and shift for every particle."""
+    rotation_sd: Positive = 3.0
+    """Standard deviation of their Gaussian prior per axis, degrees."""
+    shift_sd: Positive = 2.0
+    """The same of the shift, A."""
+    lr: Positive = 0.05
+    """Learning rate, in standard deviations of the prior."""
+    start: Fraction = 0.2
+    """Fraction of the run after which poses begin to move: first there must be something to fit them to."""
+
+
 class TrainingConfig(Section):
     """The optimisation."""
 
@@ -267,4 +282,5 @@ class Config(Section):
     likelihood: LikelihoodConfig = GaussianConfig()
     restraints: RestraintsConfig = RestraintsConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    poses: PosesConfig = PosesConfig()
     training: TrainingConfig = TrainingConfig()

@@ -30,6 +30,7 @@ from cryoscape.training.features import FeatureTable
 from cryoscape.training.linear_start import start_linearly
 from cryoscape.training.metrics import MetricsLog
 from cryoscape.training.objective import Terms, evaluate_terms
+from cryoscape.training.pose_table import Correction, PoseCorrections
 from cryoscape.training.restraining import Restraints
 from cryoscape.training.sampling import BatchOrder, step_generator
 from cryoscape.training.schedule import kl_weight, learning_rate
@@ -57,6 +58,8 @@ class Parts:
         Particles that are trained on.
     latents : Tensor or None, shape (N, 2 d)
         Given posteriors, in place of what an encoder reads.
+    poses : PoseCorrections or None
+        Corrections of the poses of all particles.
     """
 
     model: ImageModel
@@ -67,6 +70,7 @@ class Parts:
     held_out: Tensor
     n_training: int
     latents: Tensor | None = None
+    poses: PoseCorrections | None = None
 
 
 class TrainingStep(nn.Module):
@@ -78,7 +82,12 @@ class TrainingStep(nn.Module):
         self._restraints, self._n, self._config = parts.restraints, parts.n_training, config
 
     def forward(
-        self, batch: ImageBatch, features: Tensor, beta: float, generator: torch.Generator
+        self,
+        batch: ImageBatch,
+        features: Tensor,
+        beta: float,
+        generator: torch.Generator,
+        correction: Correction | None = None,
     ) -> tuple[Terms, Tensor]:
         """Terms of a batch, and its projections."""
         return evaluate_terms(
@@ -93,6 +102,7 @@ class TrainingStep(nn.Module):
             through_latent=self._config.restraints.through_latent,
             n_particles=self._n,
             generator=generator,
+            correction=correction,
         )
 
 
@@ -215,6 +225,8 @@ class Trainer:
             self.ema.n_averaged.fill_(header["ema_count"])
         if self.parts.restraints is not None:
             self.parts.restraints.neighbours.load_state(groups.get("neighbours", {}))
+        if self.parts.poses is not None:
+            checkpoint.load_module(self.parts.poses, groups["poses"], path)
         self.step, self.best = header["step"], header["best"]
         self.log.restore(header["log"], self.step)
         self.features.build(self.progress)
@@ -232,6 +244,8 @@ class Trainer:
             header["ema_count"] = int(self.ema.n_averaged)
         if self.parts.restraints is not None:
             groups["neighbours"] = self.parts.restraints.neighbours.state()
+        if self.parts.poses is not None:
+            groups["poses"] = self.parts.poses.state_dict()
         checkpoint.save(self.folder / "checkpoints" / f"{name}.safetensors", groups, header)
 
     # -- the loop ------------------------------------------------------------------------------
@@ -286,7 +300,11 @@ class Trainer:
         generator = step_generator(c.training.seed, self.step)
         # What is left out at random must be the same in a resumed run.
         torch.manual_seed(generator.initial_seed())
-        terms, projections = self.module(batch, self.features.rows(batch), beta, generator)
+        poses = self.parts.poses
+        correction = None
+        if poses is not None and self.step >= c.poses.start * self.total:
+            correction = poses.at(rows.to(self.device))
+        terms, projections = self.module(batch, self.features.rows(batch), beta, generator, correction)
         if not bool(torch.isfinite(terms.loss)):
             raise InputError(
                 f"training diverged: the loss of step {self.step + 1} is not finite",
@@ -299,6 +317,9 @@ class Trainer:
         if self.spectrum is not None:
             self.spectrum.add_gradient(self.step)
         self.optimizer.step()
+        if poses is not None and correction is not None:
+            # The loss is a mean over the batch; a pose belongs to one image alone.
+            poses.update(correction, c.poses.lr * rate / c.training.lr)
         # The spectrum of differences that are still being found would say that there are none.
         adapting = self.step >= c.objective.hold * self.total and self.step % EVERY == 0
         if self.spectrum is not None and adapting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ from torch import Tensor
 from cryoscape.data.images import ImageBatch
 from cryoscape.models.image_model import ImageModel
 from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.physics import fourier
 from cryoscape.priors.base import LatentPrior
 from cryoscape.training.config import ObjectiveConfig
+from cryoscape.training.pose_table import Correction
 from cryoscape.training.restraining import Restraints, RestraintTerms
 
 
@@ -31,7 +33,7 @@ class Terms:
     bond, network, clash : Tensor
         Restraint energies.
     penalty : Tensor
-        Of the decoder's own parameters, per image.
+        Of the decoder's own parameters, and of corrections of the poses, per image.
     """
 
     log_likelihood: Tensor
@@ -72,6 +74,7 @@ def evaluate_terms(
     through_latent: bool,
     n_particles: int,
     generator: torch.Generator,
+    correction: Correction | None = None,
 ) -> tuple[Terms, Tensor]:
     """All terms of the objective for one batch, and the projections for the running noise estimate.
 
@@ -95,6 +98,8 @@ def evaluate_terms(
         Over which penalties of the whole data set are shared.
     generator : torch.Generator
         For the posterior samples.
+    correction : Correction, optional
+        Of the poses of the batch.
 
     Returns
     -------
@@ -105,17 +110,23 @@ def evaluate_terms(
     q = model.posterior(features)
     q = DiagonalGaussian(q.mean.float(), q.log_var.float())
     samples = q.rsample(objective.samples, generator)
+    box, pixel_size = model.likelihood.box, model.likelihood.pixel_size
+    rotations, phase = batch.rotations, None
+    if correction is not None:
+        rotations = correction.rotate(rotations)
+        phase = correction.phase(fourier.frequency_grid(box, pixel_size, device=rotations.device))
     log_likelihoods, projections = [], batch.images
     for z in samples:
         # Under mixed precision only the encoder and the products of the projection are rounded.
         with full_precision(z.device):
             scene = model.decoder(z)
-        projections = scene.project(batch.rotations, model.likelihood.box, model.likelihood.pixel_size)
+        projections = scene.project(rotations, box, pixel_size)
+        projections = projections if phase is None else projections * phase
         with full_precision(z.device):
             value = model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group)
         log_likelihoods.append(value / model.decoder.coverage)
     with full_precision(features.device):
-        return _with_restraints(
+        terms = _with_restraints(
             q,
             samples,
             torch.stack(log_likelihoods).mean(),
@@ -128,7 +139,10 @@ def evaluate_terms(
             balance=balance,
             through_latent=through_latent,
             n_particles=n_particles,
-        ), projections.detach()
+        )
+    if correction is not None:
+        terms = replace(terms, penalty=terms.penalty + correction.penalty().mean())
+    return terms, projections.detach()
 
 
 def full_precision(device: torch.device) -> torch.autocast:

@@ -30,6 +30,7 @@ from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training import checkpoint
 from cryoscape.training.assemble import Geometry, Start, build_model, build_prior
 from cryoscape.training.config import STRUCTURE_KINDS, Config
+from cryoscape.training.pose_table import PoseCorrections
 from cryoscape.training.run_folder import fingerprint
 
 
@@ -200,7 +201,23 @@ class Run:
 
     @cached_property
     def particles(self) -> Particles:
-        """The particles it was trained on, read again from the user's file, protein positive."""
+        """The particles it was trained on, read again from the user's file, protein positive.
+
+        In the poses that the run learnt, where it refined them.
+        """
+        particles = self.as_given
+        if not self.config.poses.refine:
+            return particles
+        corrections = PoseCorrections(
+            len(particles), self.config.poses.rotation_sd, self.config.poses.shift_sd
+        )
+        path = self.path / "checkpoints" / "last.safetensors"
+        checkpoint.load_module(corrections, checkpoint.load(path)[0]["poses"], path)
+        return corrections.moved(particles)
+
+    @cached_property
+    def as_given(self) -> Particles:
+        """The same in the poses of the user's file."""
         source = self.info["particles"]
         particles = Particles.read(
             source["path"], datadir=source["datadir"], passthrough=source["passthrough"]

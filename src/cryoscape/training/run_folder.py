@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from cryoscape.data.particles import Particles
+from cryoscape.data.poses import write_with_poses
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training.assemble import Geometry
 from cryoscape.training.consensus import Consensus
+from cryoscape.training.pose_table import PoseCorrections
 
 
 def update_info(folder: Path, **more: Any) -> None:
@@ -34,6 +36,17 @@ def record_consensus(folder: Path, consensus: Consensus, geometry: Geometry) -> 
         "amplitude": consensus.amplitude.tolist(),
     }
     update_info(folder, consensus=facts)
+
+
+def write_refined_poses(folder: Path, given: Particles, corrections: PoseCorrections) -> Path:
+    """Write the user's own rows with the poses that were learnt, as particles/refined_poses.star or .cs."""
+    assert given.source.path is not None
+    target = folder / "particles" / f"refined_poses{Path(given.source.path).suffix}"
+    moved = corrections.moved(given)
+    target.parent.mkdir(exist_ok=True)
+    assert moved.rotations is not None
+    write_with_poses(given, target, moved.rotations, moved.shifts)
+    return target
 
 
 def fingerprint(particles: Particles) -> str:

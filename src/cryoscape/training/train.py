@@ -19,7 +19,6 @@ from lightning_fabric import Fabric, seed_everything
 import cryoscape
 from cryoscape.data.images import BandImages
 from cryoscape.data.particles import Particles
-from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.models.decoders.base import Decoder, StructureDecoder
 from cryoscape.preflight.check import preflight
@@ -32,15 +31,23 @@ from cryoscape.training.consensus import find_consensus
 from cryoscape.training.embed import embed
 from cryoscape.training.hardware import build_fabric, set_threads
 from cryoscape.training.loop import Interrupted, Parts, Trainer
+from cryoscape.training.pose_table import PoseCorrections
+from cryoscape.training.refusals import (
+    refuse_other_input,
+    refuse_other_settings,
+    refuse_outside_box,
+    refuse_unfit,
+    refuse_used_folder,
+)
 from cryoscape.training.restraining import Restraints
-from cryoscape.training.run import Embedding, Run, posterior_table
+from cryoscape.training.run import Run, posterior_table
 from cryoscape.training.run_folder import (
     copy_reference,
     describe_particles,
-    fingerprint,
     record_consensus,
     update_info,
     write_json,
+    write_refined_poses,
 )
 from cryoscape.training.sampling import BatchOrder, held_out_mask
 from cryoscape.training.schedule import total_steps
@@ -120,18 +127,18 @@ def train(
     """
     config = config or Config()
     latents = None if latents_of is None else latents_of.embedding
-    _refuse_unfit(config, particles, model, latents)
+    refuse_unfit(config, particles, model, latents)
     folder = Path(out)
     progress = reporter_or_silent(progress)
     set_threads(config.training.threads)
     if resume:
         run = Run.open(folder)
-        _refuse_other_settings(run.config, config, folder)
-        _refuse_other_input(run, particles, model)
+        refuse_other_settings(run.config, config, folder)
+        refuse_other_input(run, particles, model)
         geometry = run.geometry
         sign = run.info["particles"]["data_sign"]
     else:
-        _refuse_used_folder(folder, force)
+        refuse_used_folder(folder, force)
         if interpretation is None:
             if found is None and needs_check(config):
                 found = preflight(particles, model, progress=progress)
@@ -148,7 +155,7 @@ def train(
             images.box, images.pixel_size, cutoff, images.n_groups, interpretation.offset, particles.box
         )
         if model is not None:
-            _refuse_outside_box(model, particles, geometry)
+            refuse_outside_box(model, particles, geometry)
     fabric = build_fabric(config)
     images.prepare(progress)
     held_out = held_out_mask(len(particles), config.data.held_out, config.training.seed)
@@ -173,6 +180,7 @@ def train(
         held_out=torch.from_numpy(np.flatnonzero(held_out)),
         n_training=len(rows),
         latents=None if latents is None else posterior_table(latents),
+        poses=_pose_corrections(config, len(particles), fabric.device),
     )
     total = total_steps(config.training, len(rows))
     if not resume:
@@ -201,34 +209,13 @@ def train(
     except BaseException:
         _set_status(folder, "failed", trainer.step)
         raise
+    if parts.poses is not None:
+        write_refined_poses(folder, Run.open(folder).as_given, parts.poses)
     _set_status(folder, "trained", trainer.step, training_seconds=round(trainer.log.seconds, 1))
     run = Run.open(folder)
     if embedding:
         embed(run, device=str(fabric.device), progress=progress)
     return run
-
-
-def _refuse_unfit(
-    config: Config, particles: Particles, model: AtomicModel | None, latents: Embedding | None
-) -> None:
-    """Refuse parts that do not go together, before anything is read or written."""
-    kind = config.decoder.kind
-    if model is None and kind in STRUCTURE_KINDS:
-        raise InputError(
-            f"the {kind} decoder needs a reference model",
-            remedy="Give one with --model, or train maps: --decoder voxels.",
-        )
-    if latents is not None and not np.array_equal(latents.uid, particles.uid):
-        raise InputError(
-            "the latents are not those of these particles",
-            file=particles.source.path,
-            remedy="Embed these particles first: cryoscape embed RUN.",
-        )
-    if latents is not None and latents.z.shape[1] != config.z_dim:
-        raise InputError(
-            f"the latents have {latents.z.shape[1]} dimensions, the settings {config.z_dim}",
-            remedy=f"Set --z-dim {latents.z.shape[1]}.",
-        )
 
 
 def needs_check(config: Config) -> bool:
@@ -276,13 +263,9 @@ def _restraints(
     return Restraints(model, r, degrees_of_freedom(geometry), device)
 
 
-def _refuse_used_folder(folder: Path, force: bool) -> None:
-    if (folder / "run.json").exists() and not force:
-        raise InputError(
-            "the output folder holds another run",
-            file=folder,
-            remedy="Go on with --resume, replace it with --force, or name another folder.",
-        )
+def _pose_corrections(config: Config, n: int, device: torch.device) -> PoseCorrections | None:
+    p = config.poses
+    return PoseCorrections(n, p.rotation_sd, p.shift_sd).to(device) if p.refine else None
 
 
 def _clear_folder(folder: Path) -> None:
@@ -298,56 +281,6 @@ def _clear_folder(folder: Path) -> None:
         "open_in_chimerax.cxc",
     ):
         (folder / name).unlink(missing_ok=True)
-
-
-def _refuse_other_settings(old: Config, new: Config, folder: Path) -> None:
-    """A resumed run may change where it runs, never what it computes."""
-    free = {"device", "threads", "checkpoint_minutes", "tensorboard"}
-    a, b = old.model_dump(), new.model_dump()
-    for settings in (a, b):
-        settings.pop("preset")
-        for name in free:
-            settings["training"].pop(name)
-    different = sorted(
-        f"{section}.{name}" if isinstance(value, dict) else section
-        for section, value in a.items()
-        for name in (value if isinstance(value, dict) else [section])
-        if (value.get(name) != b[section].get(name) if isinstance(value, dict) else value != b[section])
-    )
-    if different:
-        raise InputError(
-            f"the run was started with other settings ({', '.join(different)})",
-            file=folder / "config.yaml",
-            remedy="Resume without changing them, or train into another folder.",
-        )
-
-
-def _refuse_other_input(run: Run, particles: Particles, model: AtomicModel | None) -> None:
-    """A resumed run goes on with the very particles and the model it began with."""
-    remedy = "Name the same files, or train into another folder."
-    if fingerprint(particles) != run.info["particles"]["fingerprint"]:
-        raise InputError(
-            "the run was started with other particles", file=particles.source.path, remedy=remedy
-        )
-    before = run.model
-    same = model is before is None or (
-        model is not None and before is not None and np.array_equal(model.coords, before.coords)
-    )
-    if not same:
-        path = run.path if model is None else model.path
-        raise InputError("the run was started with another model", file=path, remedy=remedy)
-
-
-def _refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geometry) -> None:
-    world = model.coords - np.asarray(geometry.offset, dtype=np.float32)
-    half = particles.box * particles.pixel_size / 2
-    outside = int((np.abs(world).max(axis=1) > half).sum())
-    if outside:
-        raise InputError(
-            f"{outside} of {len(model)} residues of the model lie outside the box of {2 * half:.0f} A",
-            file=model.path,
-            remedy="Place the model in the map of these particles, or give --data.frame.",
-        )
 
 
 def _start_folder(
