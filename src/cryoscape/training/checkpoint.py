@@ -51,11 +51,17 @@ def save(path: Path, modules: dict[str, dict[str, Tensor]], header: dict[str, An
     InputError
         If the disk is full. The old file stays.
     """
-    flat = {
-        f"{group}/{name}": value.detach().cpu().contiguous().clone()
-        for group, tensors in modules.items()
-        for name, value in tensors.items()
-    }
+    flat: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for group, tensors in modules.items():
+        for name, value in tensors.items():
+            tensor = value.detach().cpu().contiguous()
+            storage = tensor.untyped_storage()
+            # The format knows no tensors that share memory; all others are written from where they are.
+            if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+                tensor = tensor.clone()
+            seen.add(tensor.untyped_storage().data_ptr())
+            flat[f"{group}/{name}"] = tensor
     with atomic_path(path) as temporary:
         try:
             save_file(flat, temporary, metadata={"header": json.dumps(header)})

@@ -96,6 +96,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "hidden": (256, 256, 256),
             "activation": "relu",
             "phase_flip": False,
+            "start": "random",
         },
         "decoder": {
             "kind": "field",

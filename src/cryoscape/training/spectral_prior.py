@@ -18,6 +18,9 @@ from cryoscape.models.decoders.voxels import VoxelDecoder
 EVERY = 20
 """Steps between two estimates of the power."""
 
+ROWS = 2**18
+"""Rows that the spectrum is summed over at a time, so that it needs no second table."""
+
 SHARE = 4
 """The gradient is added in one step of so many, so many times as strong: it is a pass over all voxels."""
 
@@ -64,12 +67,13 @@ class SpectralPrior:
         """
         table, power = self.decoder.table, self.decoder.power
         second = optimizer.state[table]["exp_avg_sq"]
-        # A batch of B images has B times one image's information, and a mean over it 1 / B of the variance.
-        precision = second.mul(self.n * self.batch).add_(1.0 / power[self._shells][:, None])
-        known = 1.0 - precision.reciprocal_().div_(power[self._shells][:, None])
-        found, determined = (
-            torch.zeros_like(power).index_add_(0, self._shells, values.mean(1))
-            for values in (table.square(), known)
-        )
+        found, determined = torch.zeros_like(power), torch.zeros_like(power)
+        for rows in torch.arange(len(table), device=table.device).split(ROWS):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            shells = self._shells[part]
+            # A batch of B images has B times one image's information, a mean over it 1 / B of the variance.
+            information = second[part].mul(self.n * self.batch * power[shells][:, None])
+            found.index_add_(0, shells, table[part].square().mean(1))
+            determined.index_add_(0, shells, information.div_(information + 1.0).mean(1))
         power.lerp_((found / determined.clamp_min(1e-6 * self._count[:, None])).clamp_min(1e-8), rate)
         self._stiffness = self._spread()
