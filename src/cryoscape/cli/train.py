@@ -49,7 +49,7 @@ def train(
     prior: Annotated[str | None, Parameter(help="normal.")] = None,
     likelihood: Annotated[str | None, Parameter(help="gaussian, correlation or mse.")] = None,
     preset: Annotated[
-        str | None, Parameter(help="cryoscape (default), cryostar, cont, nma or cryosphere.")
+        str | None, Parameter(help="cryoscape (default), cryostar, cont, nma, cryosphere or cryodrgn.")
     ] = None,
     config: Annotated[Path | None, Parameter(help="YAML file of settings, over the preset.")] = None,
     z_dim: Annotated[int | None, Parameter(help="Latent dimensions [8].")] = None,
