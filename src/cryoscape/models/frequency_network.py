@@ -62,6 +62,10 @@ class FrequencyNetwork(nn.Module):
         self.residual = nn.Parameter((2 * torch.rand(depth, width, width) - 1) / width**0.5)
         self.last = nn.Parameter(torch.randn(n_out, width) / width**0.5)
         self.condition = nn.Linear(z_dim, (depth + 1) * width + n_out)
+        with torch.no_grad():
+            # One value at all frequencies is a point at the centre of the map: nothing to start from.
+            self.condition.weight[:n_out].zero_()
+            self.condition.bias[:n_out].zero_()
 
     def conditions(self, z: Tensor) -> Tensor:
         """Biases of all layers, (B, z_dim) -> (B, C)."""

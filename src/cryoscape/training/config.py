@@ -129,7 +129,7 @@ class FieldConfig(Section):
     encoding: Literal["gaussian", "geometric"] = "gaussian"
     n_frequencies: Annotated[int, Field(ge=3)] | None = None
     """Plane waves of the encoding; by default 3 box / 2."""
-    sigma: Positive = 0.1
+    sigma: Positive = 0.05
     """Spread of the gaussian positions, or farthest of the geometric ones, in sides of the box."""
     domain: Literal["fourier", "hartley"] = "fourier"
     consensus: bool = True

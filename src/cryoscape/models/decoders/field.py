@@ -108,7 +108,7 @@ class FieldDecoder(VolumeDecoder):
         activation: FrequencyActivation = "relu",
         encoding: Encoding = "gaussian",
         n_frequencies: int | None = None,
-        sigma: float = 0.1,
+        sigma: float = 0.05,
         domain: Domain = "fourier",
         subset: float = 1.0,
         window: float = 0.85,
