@@ -18,6 +18,8 @@ _OFFLINE = ("hinge", "linear1d", "circular1d", "linker", "states", "double-well"
 
 # No model follows subunits that come and go, and none is drawn all the way round by its own gradient.
 _MAPS = ("circular1d", "linker", "composition")
+# A step of the maps is cheap, and they start from the consensus where a model starts from the structure.
+_MAP_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def demo(
     say("\n".join(made.lines()))
     _heading(2, "check, train, embed, analyse")
     maps = scenario in _MAPS
-    config = resolve({"steps": size.steps, "seed": seed, "decoder": "voxels" if maps else None})
+    steps = size.steps * (_MAP_STEPS if maps else 1)
+    config = resolve({"steps": steps, "seed": seed, "decoder": "voxels" if maps else None})
     run_training(data / "particles.star", None if maps else data / "reference.cif", config, run)
     _heading(3, "compare with the truth")
     opened = Run.open(run)
