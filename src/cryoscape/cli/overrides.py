@@ -209,7 +209,7 @@ def _dotted(path: Sequence[str], valid: Sequence[str]) -> str:
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str | None:
-    """Return the valid name most like a mistyped one: in its section, then the same word elsewhere."""
+    """Return the valid names most like a mistyped one: in its section, then the same word elsewhere."""
     section, _, word = name.rpartition(".")
     siblings = _siblings(name, valid)
     close = difflib.get_close_matches(word, [s.rpartition(".")[2] for s in siblings], n=1, cutoff=0.6)
@@ -217,7 +217,7 @@ def _nearest(name: str, valid: Sequence[str]) -> str | None:
         return f"{section}.{close[0]}" if section else close[0]
     elsewhere = [v for v in valid if v.rpartition(".")[2] == word]
     if elsewhere:
-        return elsewhere[0]
+        return " or ".join(elsewhere)
     return next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.6)), None)
 
 
