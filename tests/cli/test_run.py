@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from cryoscape.cli.main import main
+from cryoscape.data.mrc import read_map
+from cryoscape.structures.atomic_model import AtomicModel
 
 Z_DIM = 3
 SMALL = ["--steps", 6, "--batch", 16, "--encoder.hidden", "[16]", "--decoder.hidden", "[16]"]
@@ -101,6 +103,20 @@ def test_decode_points(trained, tmp_path):
     assert len(models) == len(coords) == 300
     first = np.array([atom.pos.tolist() for chain in models[299] for residue in chain for atom in residue])
     np.testing.assert_allclose(first, coords[299], atol=2e-3)
+
+
+def test_decode_structures_to_maps(trained, simulated, tmp_path):
+    np.save(tmp_path / "z.npy", np.zeros((2, Z_DIM), dtype="f4"))
+    words = ["--z", tmp_path / "z.npy", "-o", tmp_path / "map.mrc"]
+    assert call("decode", trained, *words) == 0
+    found = read_map(tmp_path / "map_001.mrc")
+    # The density lies where the model file has its residues.
+    z, y, x = np.indices(found.data.shape)
+    weight = np.clip(found.data, 0, None)
+    centre = np.array([(axis * weight).sum() for axis in (x, y, z)]) / weight.sum()
+    model = AtomicModel.read(simulated / "reference.cif")
+    away = found.origin + centre * found.voxel_size - model.coords.mean(axis=0)
+    assert np.abs(away).max() < 6.0
 
 
 @pytest.mark.parametrize("kind", ["star", "npy", "txt"])

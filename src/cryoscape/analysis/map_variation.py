@@ -26,7 +26,7 @@ COARSE = 48
 _CHUNK_BYTES = 64_000_000
 # Maps spread over the latent space that say where there is ever density.
 _SPREAD = 32
-# Maps that fit the components: the largest number whose decoding takes no longer than this.
+# Maps that fit the components: the largest number whose decoding takes a core no longer than this.
 _SAMPLES = (2048, 1024, 512, 256, 128)
 _SECONDS = 60.0
 
@@ -117,7 +117,7 @@ def decoded_variation(
 ) -> tuple[MapVariation, MapMoments]:
     """Principal components of the decoded maps.
 
-    Maps of a seeded sample of particles (2,048, or fewer where decoding them would take more than a
+    Maps of a seeded sample of particles (2,048, or fewer where decoding them would take a core more than a
     minute, at least 128) are brought to at most 48 voxels a side; their voxels count where any of 32 maps
     spread over the latent space holds density. Where there are more particles than the sample, their
     scores are predicted from their codes.
@@ -175,13 +175,13 @@ def _mask(run: Run, z: NDArray, seed: int) -> tuple[NDArray[np.bool_], float]:
     run.decode_maps(far[:1].astype(np.float32))  # what is done once is not what a map takes
     side = min(run.geometry.box, COARSE)
     mean, highest = np.zeros((side,) * 3), np.full((side,) * 3, -np.inf)
-    seconds, start = 0.0, time.perf_counter()
+    seconds, start = 0.0, time.process_time()
     for _, maps in decode_maps_in_chunks(run, far):
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         coarse = _coarse(run, maps)
         mean += coarse.sum(axis=0) / len(far)
         highest = np.maximum(highest, coarse.max(axis=0))
-        start = time.perf_counter()
+        start = time.process_time()
     inside = inscribed_sphere(side)
     mask = binary_dilation(highest > contour_level(mean)) & inside
     return (mask if mask.any() else inside), seconds / len(far)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
     from cryoscape.analysis.summary import AnalysisSummary
 
 
+_SERIES = re.compile(r"(.*/(?:pc\d+|cluster)_)\d+(\.mrc)")
+
+
 def analyze(
     run: RunFolder,
     /,
     *,
     components: Annotated[int, Parameter(help="Walks along principal components to write.")] = 3,
-    frames: Annotated[int, Parameter(help="Structures a walk.")] = 15,
+    frames: Annotated[int, Parameter(help="Structures or maps a walk.")] = 15,
     clusters: Annotated[int, Parameter(help="Groups for k-means.")] = 6,
     mixture: Annotated[int, Parameter(help="Largest Gaussian mixture to try.")] = 8,
     snap: Annotated[bool, Parameter(show_default=False, help="Walk over real particles only.")] = False,
@@ -42,7 +46,8 @@ def analyze(
         say=reporter().note,
     )
     say(describe(summary))
-    say(f"written: {', '.join(str(run / name) for name in (*summary.files, 'analysis/analysis.json'))}")
+    names = dict.fromkeys(_SERIES.sub(r"\1*\2", name) for name in summary.files)
+    say(f"written: {', '.join(str(run / name) for name in (*names, 'analysis/analysis.json'))}")
 
 
 def describe(summary: AnalysisSummary) -> str:
@@ -58,6 +63,15 @@ def describe(summary: AnalysisSummary) -> str:
             for k in range(min(3, len(found.variance)))
         ]
         lines.append(table(("motion", "rms, A", "share, %"), rows))
+    if summary.density is not None:
+        found = summary.density.components
+        rows = [
+            (f"pc{k + 1}", f"{100 * found.variance[k] ** 0.5:.1f}", f"{100 * found.explained[k]:.1f}")
+            for k in range(min(3, len(found.variance)))
+        ]
+        lines.append(table(("change of density", "rms, % of it", "share, %"), rows))
+        if summary.walks_of is not None:
+            lines.append(f"walks and groups are those of {summary.walks_of}")
     count = summary.clusters.count
     rows = [(str(k + 1), str(n), f"{100 * n / count.sum():.1f}") for k, n in enumerate(count)]
     lines.append(table(("group", "particles", "share, %"), rows))

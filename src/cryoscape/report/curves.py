@@ -64,6 +64,23 @@ def curve(metrics: dict[str, np.ndarray] | None, column: str, held_out: bool = F
     return Curve(images[keep], values[keep])
 
 
+def restraint_curves(metrics: dict[str, np.ndarray] | None) -> dict[str, Curve]:
+    """Pick the restraint terms that were ever above zero.
+
+    Parameters
+    ----------
+    metrics : dict of ndarray
+        Columns of the training record.
+
+    Returns
+    -------
+    dict of Curve
+        By what to call them; empty for maps, which have no geometry.
+    """
+    found = {label: curve(metrics, name) for name, label in RESTRAINTS.items()}
+    return {label: term for label, term in found.items() if term and np.any(term.values > 0)}
+
+
 def progress_column(metrics: dict[str, np.ndarray] | None) -> tuple[str, str]:
     """Return the column that shows best how the fit improves, and what to call it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PREFLIGHT = "preflight.json"
 _LISTED = 200
+_SERIES = re.compile(r"(.*maps/(?:pc\d+|cluster)_)\d+(\.mrc)")
 
 _WHAT = {
     "config.yaml": "all settings, as resolved",
@@ -24,7 +26,7 @@ _WHAT = {
     "metrics.csv": "training record",
     "preflight.json": "what the check of the input found",
     "embedding.npz": "latent code, evidence and half of every particle",
-    "open_in_chimerax.cxc": "opens the structures in ChimeraX",
+    "open_in_chimerax.cxc": "opens structures and maps in ChimeraX",
     "ensemble/clusters.cif": "a real particle's structure for each group",
     "analysis/analysis.json": "components, groups, verdict",
     "analysis/analysis.npz": "the same for every particle",
@@ -41,14 +43,17 @@ class File:
     Parameters
     ----------
     path : str
-        Relative to the run.
+        Relative to the run; the first file of a series of maps.
+    name : str
+        For people, the same or the name of the series.
     size : str
-        For people.
+        For people; of a series in all.
     what : str
         What it is; empty where the name says it.
     """
 
     path: str
+    name: str
     size: str
     what: str
 
@@ -61,10 +66,14 @@ def headline(run: Run, summary: AnalysisSummary | None) -> list[tuple[str, str]]
     if run.model is not None:
         chains = len(set(np.asarray(run.model.chain_id).tolist()))
         facts.append((f"{len(run.model):,}", f"residues in {chains} chain{'s' if chains > 1 else ''}"))
+    if not run.has_structures:
+        facts.append((f"{run.geometry.box}", f"voxels of {run.geometry.pixel_size:.3g} Å a side of the maps"))
     if summary is not None:
         facts.append((str(len(summary.latent.mean)), "latent dimensions"))
         if summary.motion is not None:
             facts.append((f"{summary.motion.spread:.2f} Å", "rms motion over all residues"))
+        if summary.density is not None:
+            facts.append((f"{100 * summary.density.spread:.0f} %", "of the density changes (rms)"))
     images = np.asarray((run.metrics or {}).get("images", []), dtype=np.float64)
     if len(images):
         facts.append((f"{np.nanmax(images):,.0f}", "images seen in training"))
@@ -141,7 +150,7 @@ def list_files(folder: Path) -> list[File]:
     Returns
     -------
     list of File
-        At most 200; hidden and temporary files are left out.
+        At most 200; a series of maps counts as one, hidden and temporary files are left out.
     """
     found = [
         path
@@ -151,7 +160,18 @@ def list_files(folder: Path) -> list[File]:
     names = sorted(
         (path.relative_to(folder).as_posix() for path in found), key=lambda name: (name.count("/"), name)
     )
-    return [File(name, _size((folder / name).stat().st_size), _what(name)) for name in names[:_LISTED]]
+    series: dict[str, list[str]] = {}
+    for name in names:
+        series.setdefault(_SERIES.sub(r"\1*\2", name), []).append(name)
+    return [
+        File(
+            path=members[0],
+            name=shown if len(members) > 1 else members[0],
+            size=_size(sum((folder / name).stat().st_size for name in members)),
+            what=_what(members[0]) + (f", {len(members)} files" if len(members) > 1 else ""),
+        )
+        for shown, members in list(series.items())[:_LISTED]
+    ]
 
 
 def _what(name: str) -> str:
@@ -160,9 +180,27 @@ def _what(name: str) -> str:
     stem = Path(name).stem
     if name.startswith("ensemble/pc") and stem[2:].isdigit():
         return f"walk along component {stem[2:]}, several models"
+    if name.startswith("maps/"):
+        return _what_map(stem)
+    if name.startswith("analysis/") and stem.endswith("_maps"):
+        return "pictures of the maps"
     if name.startswith("checkpoints/"):
         return "trained weights"
     return "plot" if name.endswith(".png") else ""
+
+
+def _what_map(stem: str) -> str:
+    known = {
+        "mean": "mean of the decoded maps",
+        "variation": "standard deviation of the decoded maps over the particles",
+        "consensus": "map of all particles",
+        "consensus_half1": "map of the first half of the particles",
+        "consensus_half2": "map of the second half of the particles",
+    }
+    walk = re.fullmatch(r"pc(\d+)_\d+", stem)
+    if walk:
+        return f"walk along component {walk[1]}"
+    return "a real particle's map for each group" if stem.startswith("cluster_") else known.get(stem, "map")
 
 
 def _size(count: int) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cryoscape.analysis.components import PrincipalComponents
 from cryoscape.analysis.evaluation import Evaluation
 from cryoscape.analysis.summary import AnalysisSummary
-from cryoscape.report.curves import RESTRAINT_FLOOR, RESTRAINTS, curve, progress_column
+from cryoscape.report.curves import RESTRAINT_FLOOR, curve, progress_column, restraint_curves
 from cryoscape.report.style import (
     GREY,
     GRID,
@@ -34,14 +34,15 @@ _CURVE_POINTS = 600
 
 
 def learning_figure(metrics: dict[str, np.ndarray] | None) -> Figure | None:
-    """Fit, information and restraints against the images seen; None without a record."""
+    """Fit, information and any restraints against the images seen; None without a record."""
     from plotly.subplots import make_subplots
 
     column, label = progress_column(metrics)
     if not curve(metrics, column) and not curve(metrics, column, held_out=True):
         return None
-    titles = (label, "information in the code (KL)", "restraint terms")
-    figure = make_subplots(1, 3, subplot_titles=titles, horizontal_spacing=0.07)
+    terms = restraint_curves(metrics)
+    titles = (label, "information in the code (KL)", *(["restraint terms"] if terms else []))
+    figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     for place, name in enumerate((column, "kl"), start=1):
         trained, unseen = curve(metrics, name), curve(metrics, name, held_out=True)
         first = {"showlegend": place == 1}
@@ -55,12 +56,11 @@ def learning_figure(metrics: dict[str, np.ndarray] | None) -> Figure | None:
                 figure.add_scatter(
                     x=x, y=y, name=text, mode=mode, line=line, legendgroup=text, **first, row=1, col=place
                 )
-    for (name, text), colour in zip(RESTRAINTS.items(), QUALITATIVE[2:]):
-        term = curve(metrics, name)
-        if term and np.any(term.values > 0):
-            x, y = _thin(term.images, np.maximum(term.smoothed(), RESTRAINT_FLOOR))
-            figure.add_scatter(x=x, y=y, name=text, mode="lines", line={"color": colour}, row=1, col=3)
-    figure.update_yaxes(type="log", dtick=1, row=1, col=3)
+    for (text, term), colour in zip(terms.items(), QUALITATIVE[2:]):
+        x, y = _thin(term.images, np.maximum(term.smoothed(), RESTRAINT_FLOOR))
+        figure.add_scatter(x=x, y=y, name=text, mode="lines", line={"color": colour}, row=1, col=3)
+    if terms:
+        figure.update_yaxes(type="log", dtick=1, row=1, col=3)
     figure.update_xaxes(title="images seen")
     figure.update_yaxes(title="nats a particle", row=1, col=1)
     _dressed(figure, height=350, legend={"orientation": "h", "y": -0.28, "x": 0})
@@ -83,8 +83,8 @@ def map_figures(
     Returns
     -------
     figures : dict of Figure
-        "structures" (A; with an atomic model), "codes" and "umap" (where made). The first trace holds
-        the particles.
+        "structures" (A) or "maps" (share of the density), "codes" and "umap" (where made). The first trace
+        holds the particles.
     colourings : list of dict
         `name`, and `marker`: what to set on the first trace of every map.
     """
@@ -95,6 +95,11 @@ def map_figures(
         clouds["structures"] = (
             *_plane(summary.motion.components),
             "component {} of the structures (Å rms){}",
+        )
+    if summary.density is not None:
+        clouds["maps"] = (
+            *_plane(summary.density.components),
+            "component {} of the maps (share of density){}",
         )
     clouds["codes"] = (*_plane(summary.latent), "component {} of the codes{}")
     if summary.umap is not None:
@@ -115,7 +120,7 @@ def _plane(components: PrincipalComponents) -> tuple[NDArray, tuple[str, str]]:
 def _colourings(
     summary: AnalysisSummary, shown: NDArray, elbo: NDArray | None, gain: NDArray | None
 ) -> list[dict[str, Any]]:
-    scores = summary.latent.scores if summary.motion is None else summary.motion.components.scores
+    scores = summary.decoded.scores
     ways = [{"name": "group", "marker": _discrete(summary.clusters.label[shown])}]
     ways.append({"name": "first component", "marker": _continuous(scores[shown, 0])})
     if len(summary.mixture.weight) > 1:
@@ -234,18 +239,20 @@ def residue_figure(summary: AnalysisSummary, model: AtomicModel, ends: NDArray |
 
 
 def histogram_figure(summary: AnalysisSummary) -> Figure:
-    """How many particles lie where along the first component of the structures."""
+    """How many particles lie where along the first component of the structures or maps."""
     from plotly.graph_objects import Figure
 
-    assert summary.motion is not None
-    count, edge = np.histogram(summary.motion.components.scores[:, 0], bins=60)
+    count, edge = np.histogram(summary.decoded.scores[:, 0], bins=60)
+    what, unit, form = (
+        ("structures", "Å rms", ".2f} Å") if summary.density is None else ("maps", "share of density", ".0%}")
+    )
     figure = Figure()
     figure.add_bar(
         x=_short(0.5 * (edge[1:] + edge[:-1])), y=count, width=float(edge[1] - edge[0]),
         marker={"color": TEAL, "opacity": 0.75},
-        hovertemplate="%{x:.2f} Å: %{y} particles<extra></extra>", showlegend=False,
+        hovertemplate="%{x:" + form + ": %{y} particles<extra></extra>", showlegend=False,
     )  # fmt: skip
-    figure.update_xaxes(title="first component of the structures (Å rms)")
+    figure.update_xaxes(title=f"first component of the {what} ({unit})")
     figure.update_yaxes(title="particles")
     return _dressed(figure, height=260, bargap=0)
 

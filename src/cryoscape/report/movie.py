@@ -79,7 +79,27 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
     )
     view = _view(coords)
     everything = coords.reshape(-1, 3) - centre
-    bar = _scale_bar(everything, view)
+    dress_scene(figure, everything, view)
+    tracks: dict[str, Any] = {
+        axis: [_listed(frame[:, k]) for frame in frames] for k, axis in enumerate("xyz")
+    }
+    labels = [f"{p:+.2f} Å" for p in position]
+    return figure, tracks | {"position": [round(float(p), 2) for p in position], "label": labels, "trace": 2}
+
+
+def dress_scene(figure: Figure, points: NDArray, view: NDArray) -> None:
+    """Add the scale bar, the camera and the style of the page to a figure in space.
+
+    Parameters
+    ----------
+    figure : Figure
+        Holds what is to be seen.
+    points : ndarray, shape (n, 3)
+        The same as points, A.
+    view : ndarray, shape (3, 3)
+        Towards the eye, up and across as rows.
+    """
+    bar = _scale_bar(points, view)
     length = np.linalg.norm(bar[2] - bar[0])
     figure.add_scatter3d(
         **_xyz(bar), mode="lines+text", text=["", f"{length:.0f} Å", ""], textposition="top center",
@@ -94,12 +114,8 @@ def movie(model: AtomicModel, coords: NDArray, position: NDArray) -> tuple[Figur
         font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#c3ccd4", "activecolor": "#147d92"},
         uirevision="movie",
-        scene=_scene(np.concatenate([everything, bar]), view),
+        scene=_scene(np.concatenate([points, bar]), view),
     )
-    tracks: dict[str, Any] = {
-        axis: [_listed(frame[:, k]) for frame in frames] for k, axis in enumerate("xyz")
-    }
-    return figure, tracks | {"position": [round(float(p), 2) for p in position], "trace": 2}
 
 
 def _thinned(model: AtomicModel) -> tuple[NDArray[np.int64], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import asdict
 from importlib.resources import files
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryoscape.analysis.evaluate import EVALUATION
-from cryoscape.analysis.evaluation import Evaluation
+from cryoscape.analysis.evaluation import Evaluation, read_evaluation
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
@@ -25,6 +26,9 @@ from cryoscape.report.facts import (
     settings,
     source,
 )
+from cryoscape.report.map_movie import map_movie
+from cryoscape.report.map_plots import write_map_plots
+from cryoscape.report.map_series import position_label, read_walk
 from cryoscape.report.movie import movie
 from cryoscape.report.plots import write_plots
 
@@ -62,8 +66,10 @@ def write_report(run: Run) -> Path:
 
     folder = Path(run.path)
     summary = AnalysisSummary.read(folder)
-    evaluation = Evaluation.read(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
+    found = read_evaluation(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
+    evaluation = found if isinstance(found, Evaluation) else None
     write_plots(run, summary, evaluation)
+    pictures = [] if summary is None or summary.density is None else write_map_plots(folder, summary)
     drawn, colourings, frames = _figures(run, summary, evaluation)
     environment = Environment(
         loader=PackageLoader("cryoscape.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -78,9 +84,12 @@ def write_report(run: Run) -> Path:
         preflight=preflight_lines(folder),
         summary=summary,
         groups=_groups(summary),
+        makes="structures" if run.has_structures else "maps",
+        pictures={path.stem: _picture(path) for path in pictures if path.suffix == ".png"},
         evaluation=evaluation,
+        compared=found,
         states=[] if evaluation is None else [asdict(row) for row in evaluation.states],
-        warnings=[*(summary.warnings if summary else ()), *(evaluation.warnings if evaluation else ())],
+        warnings=[*(summary.warnings if summary else ()), *(found.warnings if found else ())],
         figures={name: _embedded(figure.to_json()) for name, figure in drawn.items()},
         colourings=colourings,
         colourings_json=_embedded(json.dumps(colourings, separators=(",", ":"))),
@@ -117,6 +126,11 @@ def _figures(
         drawn["residues"] = figures.residue_figure(summary, run.model, ends)
         drawn["histogram"] = figures.histogram_figure(summary)
         drawn["movie"], frames = movie(run.model, coords, walk.position)
+    if summary is not None and summary.density is not None:
+        drawn["histogram"] = figures.histogram_figure(summary)
+        series = read_walk(Path(run.path), summary)
+        if series is not None:
+            drawn["movie"], frames = map_movie(series)
     if evaluation is not None:
         drawn["states"] = figures.states_figure(evaluation)
         drawn["populations"] = figures.population_figure(evaluation)
@@ -136,19 +150,25 @@ def _groups(summary: AnalysisSummary | None) -> list[dict[str, Any]]:
     if summary is None:
         return []
     groups, n = summary.clusters, len(summary.row)
-    at = None if summary.motion is None else summary.motion.components.scores[groups.particle, 0]
+    unit = "A" if summary.density is None else "density"
+    at = None if summary.decoded is summary.latent else summary.decoded.scores[groups.particle, 0]
     return [
         {
             "number": k + 1,
             "count": int(groups.count[k]),
             "share": float(groups.count[k]) / n,
-            "position": None if at is None else float(at[k]),
-            "radius": float(groups.radius[k]),
+            "position": None if at is None else position_label(float(at[k]), unit),
+            "radius": position_label(float(groups.radius[k]), summary.walk_unit).removeprefix("+"),
             "row": int(summary.row[groups.particle[k]]) + 1,
             "colour": figures.QUALITATIVE[k % len(figures.QUALITATIVE)],
         }
         for k in range(len(groups.count))
     ]
+
+
+def _picture(path: Path) -> str:
+    """The file as an address that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _with_page(listed: list[File]) -> list[File]:

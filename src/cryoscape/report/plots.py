@@ -11,7 +11,7 @@ import numpy as np
 from cryoscape.analysis.evaluation import Evaluation
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.files import atomic_path
-from cryoscape.report.curves import RESTRAINT_FLOOR, RESTRAINTS, curve, progress_column
+from cryoscape.report.curves import RESTRAINT_FLOOR, curve, progress_column, restraint_curves
 from cryoscape.report.style import (
     GREY,
     GRID,
@@ -91,9 +91,11 @@ def write_plots(
 
 
 def draw_learning(figure: Figure, metrics: dict[str, np.ndarray]) -> None:
-    """Draw the improvement of the fit, the information used and the restraint terms."""
+    """Draw the improvement of the fit, the information used and, where there are any, the restraint terms."""
     column, label = progress_column(metrics)
-    left, middle, right = figure.subplots(1, 3)
+    terms = restraint_curves(metrics)
+    panels = figure.subplots(1, 3 if terms else 2)
+    left, middle = panels[:2]
     for axes, name, title in ((left, column, label), (middle, "kl", "information in the code (KL)")):
         trained, unseen = curve(metrics, name), curve(metrics, name, held_out=True)
         if trained:
@@ -103,15 +105,13 @@ def draw_learning(figure: Figure, metrics: dict[str, np.ndarray]) -> None:
             axes.plot(unseen.images, unseen.values, "o-", ms=3, color=ORANGE, label="held-out particles")
         axes.set(title=title)
     left.legend()
-    for (name, title), colour in zip(RESTRAINTS.items(), QUALITATIVE):
-        term = curve(metrics, name)
-        if term and np.any(term.values > 0):
-            right.plot(term.images, np.maximum(term.smoothed(), RESTRAINT_FLOOR), color=colour, label=title)
-    right.set(title="restraint terms")
-    if right.lines:
-        right.set_yscale("log")
-        right.legend()
-    for axes in (left, middle, right):
+    for (title, term), colour in zip(terms.items(), QUALITATIVE):
+        values = np.maximum(term.smoothed(), RESTRAINT_FLOOR)
+        panels[2].plot(term.images, values, color=colour, label=title)
+    if terms:
+        panels[2].set(title="restraint terms", yscale="log")
+        panels[2].legend()
+    for axes in panels:
         axes.set(xlabel="images seen", ylabel="nats a particle")
         axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
 
@@ -121,8 +121,9 @@ def draw_latent(figure: Figure, summary: AnalysisSummary) -> None:
     shown = np.random.default_rng(0).permutation(len(summary.row))[:_POINTS]
     left, right = figure.subplots(1, 2)
     maps = [(left, summary.latent.scores, "latent codes", "")]
-    if summary.motion is not None:
-        maps.insert(0, (left, summary.motion.components.scores, "decoded structures", " (Å rms)"))
+    if summary.decoded is not summary.latent:
+        of = ("structures", " (Å rms)") if summary.density is None else ("maps", " (share of density)")
+        maps.insert(0, (left, summary.decoded.scores, f"decoded {of[0]}", of[1]))
         maps[1] = (right, *maps[1][1:])
     groups = summary.clusters
     colours = np.array(QUALITATIVE)[groups.label[shown] % len(QUALITATIVE)]

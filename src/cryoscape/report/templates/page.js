@@ -27,11 +27,25 @@
   const label = document.getElementById("movie-label");
   const play = document.getElementById("movie-play");
   let frame = Math.floor(count / 2), direction = 1, timer = null;
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const every = (values, offset) => Array.from({ length: values.length / 3 }, (_, n) => values[3 * n + offset]);
+  // Vertices are whole steps from the origin; three numbers a vertex, three a triangle.
+  const unpack = (mesh) => {
+    const vertices = new Uint16Array(bytes(mesh.v).buffer), triangles = new Uint16Array(bytes(mesh.f).buffer);
+    const change = { intensity: [Array.from(bytes(mesh.c))] };
+    ["x", "y", "z"].forEach((axis, n) => {
+      change[axis] = [every(vertices, n).map((v) => track.origin[n] + track.step * v)];
+    });
+    ["i", "j", "k"].forEach((corner, n) => { change[corner] = [every(triangles, n)]; });
+    return change;
+  };
+  const frames = track.mesh ? track.mesh.map(unpack)
+    : track.position.map((_, k) => ({ x: [track.x[k]], y: [track.y[k]], z: [track.z[k]] }));
   const show = (k) => {
     frame = k;
     slider.value = k;
-    label.textContent = (track.position[k] > 0 ? "+" : "") + track.position[k].toFixed(2) + " Å";
-    return Plotly.restyle(box, { x: [track.x[k]], y: [track.y[k]], z: [track.z[k]] }, [track.trace]);
+    label.textContent = track.label[k];
+    return Plotly.restyle(box, frames[k], [track.trace]);
   };
   const stop = () => { clearInterval(timer); timer = null; play.textContent = "▶ Play"; };
   const start = () => {
