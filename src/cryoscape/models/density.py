@@ -31,10 +31,17 @@ def structure_maps(decoder: StructureDecoder, likelihood: Likelihood, z: Tensor,
     Tensor, shape (n, box, box, box)
         Density per cubic Angstrom.
     """
+    return coordinate_maps(decoder, likelihood, decoder.coordinates(z), scale)
+
+
+def coordinate_maps(
+    decoder: StructureDecoder, likelihood: Likelihood, coords: Tensor, scale: float
+) -> Tensor:
+    """Maps (n, box, box, box) of structures (n, N, 3) in the world frame, as `structure_maps` has them."""
     box, pixel = likelihood.box, likelihood.pixel_size
-    scene = decoder.scene(decoder.coordinates(z))
+    scene = decoder.scene(coords)
     scatterers = scene.scatterers
-    shells = volume_shells(box, device=z.device)
+    shells = volume_shells(box, device=coords.device)
     gain = likelihood.gain.mean(0)
     last = likelihood.n_shells - 1
     factor = torch.where(shells <= last, gain[shells.clamp(max=last)], torch.zeros_like(gain[:1])) * scale

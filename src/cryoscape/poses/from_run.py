@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor
 from cryoscape.data.images import BandImages
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
+from cryoscape.models.decoders.base import Scene
 from cryoscape.models.likelihoods import GaussianLikelihood
+from cryoscape.poses.conformations import Conformations, group, templates_of
 from cryoscape.poses.evidence import Evidence
 from cryoscape.poses.locate import Located, PoseHistory, locate, relocate
 from cryoscape.poses.refine import Predict
 from cryoscape.poses.results import PoseTable
 from cryoscape.poses.search import PoseSearch, SearchSettings
-from cryoscape.poses.templates import Band, TemplateMaps
+from cryoscape.poses.templates import Band
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training.embed import embed
 from cryoscape.training.hardware import set_threads
@@ -34,21 +36,6 @@ CALIBRATION = 2000
 """Particles behind a noise spectrum that the run itself does not have."""
 
 
-@dataclass(frozen=True)
-class Conformations:
-    """The maps of a run that particles are compared with.
-
-    Attributes
-    ----------
-    maps : TemplateMaps
-    labels : Tensor, shape (N,), int64
-        Map of every particle.
-    """
-
-    maps: TemplateMaps
-    labels: Tensor
-
-
 def search_poses(
     run: Run,
     settings: SearchSettings,
@@ -58,12 +45,15 @@ def search_poses(
     templates: int = 16,
     progress: ProgressReporter | None = None,
 ) -> PoseTable:
-    """Search poses of particles, given the decoder of a run and each particle's latent.
+    """Search poses of particles by likelihood against the maps of a run.
 
-    The grid is searched with a few maps that stand for groups of particles of like conformation; the end is
-    refined, and judged, on the projections of each particle's own conformation. A latent that the encoder
-    found in a wrong pose is wrong itself, so particles are embedded again in the poses found, and searched
-    again around these.
+    A latent that was found in a wrong pose is wrong itself. So the first pass compares all particles with the
+    consensus of the run. Each later pass embeds them in the poses found, and searches around these: the grid
+    with a few maps that stand for groups of particles of like conformation, the end with the projections of
+    each particle's own.
+
+    The pose found is compared with the pose given under the conformation that goes with each, and stays out
+    where it is not the more likely one.
 
     Parameters
     ----------
@@ -73,8 +63,7 @@ def search_poses(
     particles : Particles, optional
         Other particles than those of the training; they are embedded first.
     passes : int
-        Searches, each but the first with latents of its own. A run whose latents were given to it keeps
-        these.
+        1 stops after the consensus.
     templates : int
         Groups of particles, at most; every one has 50 particles on average.
     progress : ProgressReporter, optional
@@ -82,55 +71,85 @@ def search_poses(
     Returns
     -------
     PoseTable
-        The gain is that of pose and latent together.
 
     Raises
     ------
     InputError
-        If the run has no embedding, or the particles are gone or do not fit the run.
+        If the run has no embedding or no encoder, or the particles are gone or do not fit the run.
     """
     set_threads(run.config.training.threads)
     first, z = particles_and_latents(run, particles, progress)
-    now, has_encoder = first, run.latents is None
+    images = BandImages(first, run.geometry.cutoff, cache_memory=0.0)
+    likelihood = nats_of(run, images, z)
+    start = Conformations(run, z)
+    at_first = own_evidence(start, images, likelihood, z)
+    now = first
     for number in range(passes):
-        if number and has_encoder:
+        if number:
             z = torch.from_numpy(embed(run, now, progress=progress).z)
-        images = BandImages(now, run.geometry.cutoff, cache_memory=0.0)
-        located = _one_pass(run, images, z, settings, templates, progress)
-        if number == 0:
-            at_first = located.log_prob_given
-        before, step = now, PoseTable.compare(now, located)
-        now = replace(now, rotations=step.rotations, shifts=step.shifts)
+            images = BandImages(now, run.geometry.cutoff, cache_memory=0.0)
+            located = _search_own(
+                run, Conformations(run, z, start), images, likelihood, z, settings, templates, progress
+            )
+        else:
+            located = _search_consensus(run, start.consensus(), images, likelihood, settings, progress)
+            at_first = located.log_prob_given if passes == 1 else at_first
+        step = PoseTable.compare(now, located)
+        last, now = now, replace(now, rotations=step.rotations, shifts=step.shifts)
         # What is left to find lies near, whatever was known at first.
         settings = replace(settings, reach=min(settings.reach or LATER_REACH, LATER_REACH))
-    return PoseTable.compare(first, located.since(history(first, before, at_first)))
+    return PoseTable.compare(first, located.since(history(first, last, at_first)))
 
 
-def _one_pass(
+@torch.no_grad()
+def _search_consensus(
     run: Run,
+    consensus: Tensor,
     images: BandImages,
+    likelihood: GaussianLikelihood,
+    settings: SearchSettings,
+    progress: ProgressReporter | None,
+) -> Located:
+    """Search all images around their present poses against one map."""
+    maps = templates_of(consensus[None], run)
+    band = Band.of(likelihood.weights, images.pixel_size)
+    search, found = PoseSearch(maps, band, settings), []
+    with reporter_or_silent(progress).task("pose search", len(images), "images") as task:
+        for rows in torch.arange(len(images)).split(BATCH):
+            evidence = Evidence.of(images.batch(rows), likelihood, band, gain=False)
+            given = given_rotations(images.particles, rows)
+            found.append(locate(search, evidence, given, torch.zeros_like(rows)))
+            task.advance(len(rows))
+    return Located.cat(found)
+
+
+@torch.no_grad()
+def _search_own(
+    run: Run,
+    conformations: Conformations,
+    images: BandImages,
+    likelihood: GaussianLikelihood,
     z: Tensor,
     settings: SearchSettings,
     templates: int,
     progress: ProgressReporter | None,
 ) -> Located:
-    """Search all images around their present poses."""
-    conformations = group_conformations(run, z, templates)
-    likelihood = nats_of(run, images, z)
+    """Search all images around their present poses, each in its own conformation."""
+    labels, nearest = group(z, templates)
+    maps = templates_of(conformations.maps(z[nearest]), run)
     band = Band.of(likelihood.weights, images.pixel_size)
-    search = PoseSearch(conformations.maps, band, settings)
-    found = []
+    search, found = PoseSearch(maps, band, settings), []
     # Images of one map together, so that its projections stay in the processor's cache.
-    order = conformations.labels.argsort(stable=True)
-    with reporter_or_silent(progress).task("pose search", len(images), "images") as task, torch.no_grad():
+    order = labels.argsort(stable=True)
+    with reporter_or_silent(progress).task("pose search", len(images), "images") as task:
         for rows in order.split(BATCH):
             batch = images.batch(rows)
             given = given_rotations(images.particles, rows)
             coarse = Evidence.of(batch, likelihood, band, gain=False)
-            located = locate(search, coarse, given, conformations.labels[rows])
+            located = locate(search, coarse, given, labels[rows])
             fine = Evidence.of(batch, likelihood, band)
-            predict = _own_projections(run, images, z[rows], rows, band)
-            found.append(relocate(predict, fine, given, located, conformations.maps.radius))
+            predict = _projections(conformations.scene(z[rows]), images, rows, band)
+            found.append(relocate(predict, fine, given, located, maps.radius))
             task.advance(len(rows))
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order))
@@ -140,13 +159,20 @@ def _one_pass(
 def particles_and_latents(
     run: Run, particles: Particles | None, progress: ProgressReporter | None = None
 ) -> tuple[Particles, Tensor]:
-    """Particles with positive protein, and the posterior means (N, d) of their latents.
+    """Particles with positive protein, and the means (N, d) of their posteriors in the poses given.
 
     Raises
     ------
     InputError
-        If there is no embedding, or it is of other particles; if other particles do not fit the run.
+        If there is no embedding, or it is of other particles; if other particles do not fit the run, or it
+        has no encoder.
     """
+    if run.latents is not None:
+        raise InputError(
+            "a density stage has no encoder to find conformations with",
+            file=run.path,
+            remedy="Search the poses with the run that its latents come from.",
+        )
     if particles is not None:
         embedding = embed(run, particles, progress=progress)
         return particles.with_sign(run.info["particles"]["data_sign"]), torch.from_numpy(embedding.z)
@@ -160,9 +186,23 @@ def particles_and_latents(
     return run.particles, torch.from_numpy(embedding.z)
 
 
-def _own_projections(run: Run, images: BandImages, z: Tensor, rows: Tensor, band: Band) -> Predict:
-    """Projections of the run's decoder at each particle's own latent."""
-    scene = run.image_model.decoder(z)
+@torch.no_grad()
+def own_evidence(
+    conformations: Conformations, images: BandImages, likelihood: GaussianLikelihood, z: Tensor
+) -> Tensor:
+    """Nats over pure noise of all images in their present poses, each in its own conformation, (N,)."""
+    band = Band.of(likelihood.weights, images.pixel_size)
+    values = []
+    for rows in torch.arange(len(images)).split(BATCH):
+        evidence = Evidence.of(images.batch(rows), likelihood, band)
+        predict = _projections(conformations.scene(z[rows]), images, rows, band)
+        given = given_rotations(images.particles, rows)
+        values.append(evidence.log_prob(predict(given), torch.zeros(len(rows), 2)))
+    return torch.cat(values)
+
+
+def _projections(scene: Scene, images: BandImages, rows: Tensor, band: Band) -> Predict:
+    """Projections of a scene of the particles' own conformations."""
 
     def predict(rotations: Tensor) -> Tensor:
         turned = images.view(rotations.float(), rows)
@@ -187,22 +227,6 @@ def given_rotations(particles: Particles, rows: Tensor) -> Tensor:
     """Rotations (B, 3, 3) as the table has them, float64."""
     assert particles.rotations is not None
     return torch.from_numpy(np.ascontiguousarray(particles.rotations[rows.numpy()]))
-
-
-def group_conformations(run: Run, z: Tensor, templates: int) -> Conformations:
-    """Group particles by their latents (N, d), and decode the middle of every group.
-
-    The middle is the particle nearest to the group's mean: a mean of latents may lie where there is nothing.
-    """
-    from sklearn.cluster import KMeans
-
-    points = z.numpy()
-    groups = max(1, min(templates, len(points) // 50))
-    fitted = KMeans(groups, n_init=1, random_state=0).fit(points)
-    nearest = [int(((points - c) ** 2).sum(1).argmin()) for c in fitted.cluster_centers_]
-    g = run.geometry
-    maps = TemplateMaps(torch.from_numpy(run.decode_maps(points[nearest])), g.pixel_size, g.scale)
-    return Conformations(maps, torch.from_numpy(fitted.labels_.astype(np.int64)))
 
 
 @torch.no_grad()
