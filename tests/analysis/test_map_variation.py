@@ -66,7 +66,7 @@ def test_other_particles_are_predicted_from_their_codes(tmp_path, monkeypatch):
 
 def test_a_slow_decoder_gets_a_smaller_sample():
     sizes = [map_variation._affordable(seconds) for seconds in (0.001, 0.04, 0.1, 5.0)]
-    assert sizes == [2048, 1024, 512, 128]
+    assert sizes == [1024, 1024, 512, 128]
 
 
 def test_large_maps_are_compared_on_coarse_voxels(tmp_path, monkeypatch):

@@ -6,6 +6,12 @@ import pytest
 from PIL import Image
 
 from cryoscape.analysis.analyze import analyze
+from cryoscape.analysis.evaluate import EVALUATION
+from cryoscape.analysis.evaluation import VolumeEvaluation
+from cryoscape.analysis.latent_evaluation import LatentEvaluation
+from cryoscape.analysis.latent_metrics import Neighbourhood
+from cryoscape.analysis.map_evaluation import MapEvaluation, MapScore
+from cryoscape.analysis.records import write_json
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.report import map_plots, raycast
 from cryoscape.report.map_series import position_label, read_walk
@@ -91,3 +97,21 @@ def test_a_page_without_the_maps_is_still_a_page(tmp_path):
 def test_positions_are_said_in_their_unit():
     assert position_label(0.123, "density") == "+12 %"
     assert position_label(-1.5, "A") == "-1.50 Å"
+
+
+def test_the_comparison_with_true_maps_is_shown(tmp_path):
+    run = fake_map_run(tmp_path, n=40)
+    run.metrics = {}
+    score = MapScore(maps=7, auc=0.37, auc_sd=0.02, auc_run=0.38, in_band=0.913, resolution=14.2)
+    one = MapScore(maps=7, auc=0.31, auc_sd=0.0, auc_run=0.33, in_band=0.71, resolution=19.5)
+    maps = MapEvaluation(64, 6.0, 0.48, 64, 6.0, 0.48, score, None, one, accuracy=0.8, majority=0.2)
+    codes = LatentEvaluation(40, "cv", (Neighbourhood(10, 5.0, 0.44, 0.25, 0.9),), ())
+    found = VolumeEvaluation(40, maps, codes, warnings=("few particles",))
+    write_json(tmp_path / EVALUATION, found.to_dict())
+    reader = Reader(write_report(run).read_text(encoding="utf-8"))
+    text = " ".join(" ".join(reader.text).split())
+    assert "Maps against true maps" in text
+    assert "0.913" in text
+    assert "one map: 0.710" in text
+    assert "few particles." in text
+    assert "CA rmsd" not in text

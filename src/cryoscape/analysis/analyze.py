@@ -141,7 +141,7 @@ def analyze(
         umap=layout,
         warnings=_warnings(run, verdict, mixed.sizes, mixed.bic, density, parent),
         walk_unit=unit,
-        walks_of=None if parent is None else str(density_stage.parent_folder(run)),
+        walks_of=None if parent is None else str(run.info["latents_from"]),
     )
     if moments is not None:
         say("writing the maps")

@@ -27,7 +27,7 @@ _CHUNK_BYTES = 64_000_000
 # Maps spread over the latent space that say where there is ever density.
 _SPREAD = 32
 # Maps that fit the components: the largest number whose decoding takes a core no longer than this.
-_SAMPLES = (2048, 1024, 512, 256, 128)
+_SAMPLES = (1024, 512, 256, 128)
 _SECONDS = 60.0
 
 
@@ -117,7 +117,7 @@ def decoded_variation(
 ) -> tuple[MapVariation, MapMoments]:
     """Principal components of the decoded maps.
 
-    Maps of a seeded sample of particles (2,048, or fewer where decoding them would take a core more than a
+    Maps of a seeded sample of particles (1,024, or fewer where decoding them would take a core more than a
     minute, at least 128) are brought to at most 48 voxels a side; their voxels count where any of 32 maps
     spread over the latent space holds density. Where there are more particles than the sample, their
     scores are predicted from their codes.

@@ -12,7 +12,7 @@ from cryoscape.report.map_view import MapView
 from cryoscape.report.style import MOTION
 
 # Voxels along the longest side of the refined map that the rays see.
-_VOXELS = 128
+_VOXELS = 96
 # Rays a picture element along either side, averaged against jagged edges.
 _SAMPLES = 2
 _KEY_LIGHT, _FILL_LIGHT = np.array([0.65, 0.55, -0.52]), np.array([0.75, -0.45, 0.48])
@@ -58,7 +58,7 @@ def draw_surface(
     rows, columns = (int(np.ceil((view.high[k] - view.low[k]) / pixel)) * _SAMPLES for k in (1, 2))
     on_screen, voxel = _turned(volume, view)
     depth, hit = _march(on_screen, level, rows, columns)
-    normal = _sample(np.stack(np.gradient(gaussian_filter(on_screen, 1.2))), depth)
+    normal = _sample(np.stack(np.gradient(gaussian_filter(on_screen, 1.0))), depth)
     normal = -normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-12)
     # Towards the eye, up, across: depth and rows of the picture run the other way.
     normal = np.stack([-normal[0], -normal[1], normal[2]], axis=-1)
