@@ -87,12 +87,12 @@ def test_poses_come_right_against_a_known_map():
     # The table says that particles lie 2 A off, so the images are recentred wrongly.
     centred = images.images * fourier.shift_phase(-off, frequencies)
     like, table = likelihood(noise), PoseCorrections(n, rotation_sd=4.0, shift_sd=2.0)
-    for epoch in range(30):
+    for epoch in range(60):
         correction = table.at(torch.arange(n))
         projections = project(POINTS, correction.rotate(given)) * correction.phase(frequencies)
         value = like.log_prob(centred, projections, images.ctf, images.group)
         (correction.penalty() - value).mean().backward()
-        table.update(correction, 0.2 * (1 - epoch / 30))
+        table.update(correction, 0.2 * (1 - epoch / 60))
     particles = FewParticles(given.double().numpy(), off.double().numpy())
     found = table.moved(particles)
     angle = geodesic_angle(torch.from_numpy(found.rotations), rotations).rad2deg()
