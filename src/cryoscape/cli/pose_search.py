@@ -87,7 +87,9 @@ def pose_search(
         found = search_poses(
             opened, settings, particles=table, passes=passes, templates=templates, progress=reporter()
         )
-    write_with_poses(chosen, target, found.rotations, found.shifts)
+    # Poses that a run refined are not those of the file, which rows that stay would be copied from.
+    source = opened.as_given if table is None else table
+    write_with_poses(source, target, found.rotations, found.shifts)
     found.write(target.with_suffix(".npz"))
     say("\n".join(found.lines(pixel)))
     say(f"written: {target}, {target.with_suffix('.npz').name}")
