@@ -21,8 +21,8 @@ from cryoscape.training.presets import merged, preset
 class StepClock(SilentTask):
     """A progress bar that takes a turn's step for every training step."""
 
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
+    def __init__(self, turns: Turns, speed_only: bool) -> None:
+        self.turns, self.speed_only = turns, speed_only
 
     def advance(self, count: float = 1) -> None:
         for _ in range(int(count)):
@@ -36,16 +36,19 @@ class StepClock(SilentTask):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.turns.flush()
+        if self.speed_only:
+            self.turns.done(torch=torch.__version__, threads=torch.get_num_threads())
+            raise SystemExit
 
 
 class TurnsReporter(Silent):
     """Hears when training starts; everything else is getting ready."""
 
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
+    def __init__(self, turns: Turns, speed_only: bool) -> None:
+        self.turns, self.speed_only = turns, speed_only
 
     def task(self, name: str, total: float | None = None, unit: str = "") -> SilentTask:
-        return StepClock(self.turns) if name == "training" else SilentTask()
+        return StepClock(self.turns, self.speed_only) if name == "training" else SilentTask()
 
 
 def main() -> None:
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="cryoscape")
     parser.add_argument("--settings", type=json.loads, default={}, help="over the preset, as JSON")
+    parser.add_argument("--speed-only", action="store_true", help="end with the last step")
     parser.add_argument("--coords", type=Path, help="write the decoded coordinates here (.npy)")
     parser.add_argument("--turns", type=int, nargs=2, required=True, metavar=("READ", "WRITE"))
     arguments = parser.parse_args()
@@ -79,7 +83,7 @@ def main() -> None:
         AtomicModel.read(arguments.model) if arguments.model else None,
         config,
         arguments.out / "run",
-        progress=TurnsReporter(turns),
+        progress=TurnsReporter(turns, arguments.speed_only),
     )
     if arguments.coords:
         embedding = embed(run)

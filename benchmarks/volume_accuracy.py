@@ -6,7 +6,8 @@ VENV is an environment with cryoDRGN 4 (docs/benchmarks.md). SET is a folder wri
 cryoDRGN is trained once and scored along the way; cryoscape is trained once for each number of epochs,
 because its learning rate ends with the run. The score is CryoBench's area under the Fourier shell correlation
 of each conformation: the map decoded at the latent nearest to the mean latent of the images of that state,
-against the true map, all shells up to Nyquist. Runs are kept below --out and found again.
+against the true map, all shells up to Nyquist; and the same within a mask around the density of all states,
+where noise in the solvent does not count. Runs are kept below --out and found again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from measuring import SimulatedSet, machine, one_thread, script_parser, table, write_json
 from numpy.typing import NDArray
 from peers import HERE
@@ -27,6 +29,7 @@ from cryoscape import Config, Particles, Run, train
 from cryoscape.analysis.map_comparison import TrueSpectra, central_particles, compare_maps
 from cryoscape.analysis.map_metrics import auc_ceiling
 from cryoscape.analysis.truth import Truth
+from cryoscape.physics.masking import automatic_mask
 from cryoscape.training.embed import embed
 from cryoscape.training.presets import merged, preset
 
@@ -42,6 +45,7 @@ class Point:
     cpu_seconds: float
     auc: float
     auc_sd: float
+    masked: float
     auc_per_state: list[float]
 
 
@@ -54,7 +58,7 @@ class Judge:
         every = np.unique(self.truth.state)
         self.states = every[:: max(1, len(every) // n_states)]
         self.box, self.width = particles.box, particles.box * particles.pixel_size
-        self._known: dict[int, TrueSpectra] = {}
+        self._known: dict[int, list[TrueSpectra]] = {}
 
     def particles(self, z: NDArray[Any], row: NDArray[np.int64]) -> NDArray[np.int64]:
         """The particle of each state that lies nearest to the state's mean latent."""
@@ -62,26 +66,38 @@ class Judge:
         return particles[np.isin(states, self.states)]
 
     def auc(self, maps: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Area under |FSC| of one map a state, at the box of the particles: what a map lacks counts 0."""
+        """Area under |FSC| of one map a state, without and within a mask, at the box of the particles.
+
+        What a map lacks counts 0. Shape (states, 2).
+        """
         box, place = maps.shape[-1], np.arange(len(self.states))
         if box not in self._known:
             voxel = self.width / box
-            self._known[box] = TrueSpectra(lambda s: self.truth.density(s, box, voxel), self.states)
-        known = self._known[box]
-        return compare_maps(place[:, None], self.states, place, lambda i: maps[i[:, 0]], known).auc(self.box)
+            outline = np.max([self.truth.density([s], box, voxel)[0] for s in self.states], axis=0)
+            # Wherever any state has density, with a soft edge.
+            mask = automatic_mask(*(torch.from_numpy(outline),) * 2, voxel).numpy()
+            self._known[box] = [
+                TrueSpectra(lambda s: self.truth.density(s, box, voxel), self.states, m) for m in (None, mask)
+            ]
+        scores = [
+            compare_maps(place[:, None], self.states, place, lambda i: maps[i[:, 0]], known)
+            for known in self._known[box]
+        ]
+        return np.stack([each.auc(self.box) for each in scores], axis=1)
 
-    def one_map(self) -> float:
-        """What the mean of the true maps scores: a perfect map without heterogeneity."""
+    def one_map(self) -> list[float]:
+        """What the mean of the true maps scores, a perfect map without heterogeneity; then in the mask."""
         weights = np.bincount(self.truth.state) / len(self.truth.state)
         mean = np.zeros((self.box,) * 3)
         for state in np.flatnonzero(weights):
             mean += weights[state] * self.truth.density([state], self.box, self.width / self.box)[0]
-        return float(self.auc(np.broadcast_to(mean, (len(self.states), *mean.shape))).mean())
+        return self.auc(np.broadcast_to(mean, (len(self.states), *mean.shape))).mean(axis=0).tolist()
 
 
 def point(program: str, epochs: float, seconds: float, auc: NDArray[np.float64]) -> Point:
     """A point of the curve."""
-    return Point(program, epochs, seconds, float(auc.mean()), float(auc.std()), [float(a) for a in auc])
+    plain, masked = auc.T
+    return Point(program, epochs, seconds, plain.mean(), plain.std(), masked.mean(), plain.tolist())
 
 
 def scored_epochs(last: int) -> list[int]:
@@ -144,7 +160,9 @@ def our_point(
 def at_time(points: list[Point], seconds: float) -> float | None:
     """Score of a curve at a CPU time, interpolated; None before its first point, its last one afterwards."""
     times = [p.cpu_seconds for p in points]
-    return None if seconds < times[0] else float(np.interp(seconds, times, [p.auc for p in points]))
+    return (
+        None if not times or seconds < times[0] else float(np.interp(seconds, times, [p.auc for p in points]))
+    )
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -159,7 +177,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         mine = [p for p in result["points"] if p["program"] == program]
         axes.plot([p["cpu_seconds"] for p in mine], [p["auc"] for p in mine], "o-", ms=4, label=program)
     axes.axhline(result["ceiling"], color="0.3", lw=1, ls="--", label="perfect maps")
-    axes.axhline(result["one_map"], color="0.6", lw=1, ls=":", label="mean of the true maps")
+    axes.axhline(result["one_map"][0], color="0.6", lw=1, ls=":", label="mean of the true maps")
     axes.set(xscale="log", xlabel="CPU-seconds, one thread", ylabel="FSC AUC per conformation")
     axes.set_title(result["set"])
     axes.legend(frameon=False, fontsize=8)
@@ -168,7 +186,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     print(f"written: {path}")
 
 
-HEADER = ["program", "epochs", "CPU-s", "AUC", "sd of states", "of perfect"]
+HEADER = ["program", "epochs", "CPU-s", "AUC", "sd of states", "of perfect", "in mask"]
 HEADER += [f"{PEER} at that time", "gain over it", f"gain over {PEER}'s best"]
 
 
@@ -176,7 +194,7 @@ def row(p: Point, peer: list[Point], ceiling: float) -> list[Any]:
     """One line of the table."""
     same = at_time(peer, p.cpu_seconds) if p.program != PEER else None
     best = max((q.auc for q in peer), default=None)
-    text = [f"{p.auc:.4f}", f"{p.auc_sd:.4f}", f"{100 * p.auc / ceiling:.1f} %"]
+    text = [f"{p.auc:.4f}", f"{p.auc_sd:.4f}", f"{100 * p.auc / ceiling:.1f} %", f"{p.masked:.4f}"]
     gain = [None if x is None else f"{100 * (p.auc / x - 1):+.1f} %" for x in (same, best)]
     return [p.program, p.epochs, round(p.cpu_seconds), *text, None if same is None else f"{same:.4f}", *gain]
 
@@ -198,17 +216,7 @@ def compare(arguments: Any, data: SimulatedSet) -> dict[str, Any]:
             label = "".join(c if c.isalnum() or c in ".-" else "_" for c in decoder)
             folder = out / f"{label}-{epochs:g}{'-own' if arguments.own_band else ''}-seed{arguments.seed}"
             points.append(our_point(decoder, settings, epochs, data, folder, judge, arguments.seed))
-            header = [
-                "program",
-                "epochs",
-                "CPU-s",
-                "AUC",
-                "sd of states",
-                "of perfect",
-                f"{PEER} at that time",
-            ]
-            header += ["gain over it", f"gain over {PEER}'s best"]
-            print(table(header, [row(p, peer, ceiling) for p in points]), flush=True)
+            print(table(HEADER, [row(p, peer, ceiling) for p in points]), flush=True)
     result = {
         "set": data.name,
         "states_compared": len(judge.states),
@@ -217,7 +225,7 @@ def compare(arguments: Any, data: SimulatedSet) -> dict[str, Any]:
         "machine": machine(),
         "points": [vars(p) for p in points],
     }
-    print(f"{data.name}: perfect maps {ceiling:.4f}, mean of the true maps {result['one_map']:.4f}")
+    print(f"{data.name}: perfect maps {ceiling:.4f}; mean of the true maps, and in mask: {result['one_map']}")
     write_json(out / "volume_accuracy.json", result)
     draw(result, out / "volume_accuracy.png")
     return result

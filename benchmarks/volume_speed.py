@@ -34,7 +34,7 @@ def programs(arguments: Any, data: SimulatedSet, out: Path) -> dict[str, tuple[l
         kind, _, extra = decoder.partition(":")
         settings = {**band, "decoder": {"kind": kind, **json.loads(extra or "{}")}}
         command = [sys.executable, str(HERE / "cryoscape_driver.py"), "--batch", str(arguments.batch)]
-        command += ["--settings", json.dumps(settings), "--steps", str(arguments.steps)]
+        command += ["--settings", json.dumps(settings), "--steps", str(arguments.steps), "--speed-only"]
         found[f"cryoscape, {decoder}"] = (command, arguments.batch)
     command = [str(arguments.cryodrgn_python.absolute()), str(HERE / "cryodrgn_driver.py"), "train"]
     # Epochs enough for the steps; it stops when it has made them.
