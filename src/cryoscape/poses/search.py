@@ -20,7 +20,7 @@ from cryoscape.poses.evidence import Evidence
 from cryoscape.poses.grid import HopfGrid, LocalGrid, RotationGrid, shift_grid
 from cryoscape.poses.templates import Band, TemplateMaps
 
-_PAIRS = 4_000_000
+_PAIRS = 500_000
 """Values of the table images x rotations x shifts that are held at a time."""
 
 

@@ -19,6 +19,9 @@ PAD = 2
 TEMPLATE_BOX = 64
 """Side of the maps searched against, at most: 32 shells point a particle to a degree or better."""
 
+_POINTS = 50_000
+"""Coefficients sampled at a time: their tables of eight neighbours stay in a processor's cache."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -125,9 +128,15 @@ class TemplateMaps:
         Tensor, shape (m, 2, K)
             Real and imaginary parts, unitary coefficients of the images.
         """
+        at_once = max(1, _POINTS // max(len(frequency), 1))
+        scaled = (frequency * (PAD * self.field)).T.contiguous()
+        parts = zip(labels.split(at_once), rotations.to(frequency.dtype).split(at_once))
+        return torch.cat([self._slices(n, a, scaled) for n, a in parts])
+
+    def _slices(self, labels: Tensor, rotations: Tensor, grid: Tensor) -> Tensor:
+        """Coefficients (m, 2, K) at frequencies (2, K) in units of the padded grid."""
         # An image frequency (kx, ky) samples the volume at A.T @ (kx, ky, 0).
-        rows = rotations[:, :2].to(frequency.dtype)
-        q = torch.matmul(rows.permute(2, 0, 1), (frequency * (PAD * self.field)).T)
+        q = torch.matmul(rotations[:, :2].permute(2, 0, 1), grid)
         sign = 1.0 - 2.0 * (q[0] < 0).to(q.dtype)
         q = q * sign
         low = q.floor()
