@@ -171,6 +171,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     for program in dict.fromkeys(p["program"] for p in result["points"]):
@@ -179,6 +180,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.axhline(result["ceiling"], color="0.3", lw=1, ls="--", label="perfect maps")
     axes.axhline(result["one_map"][0], color="0.6", lw=1, ls=":", label="mean of the true maps")
     axes.set(xscale="log", xlabel="CPU-seconds, one thread", ylabel="FSC AUC per conformation")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(result["set"])
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
