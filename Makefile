@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(STAMP)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "torch==$$(sed -n 's/^torch==//p' constraints.txt)" -c constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorboard]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorboard,annealing]'
 	@touch $(STAMP)
 
 lint: install

@@ -7,23 +7,26 @@ import math
 import torch
 from torch import Tensor
 
-from cryoscape.priors.base import LatentPrior, LogPartition, PosteriorLike
+from cryoscape.priors.base import FitSchedule, LatentPrior, LogPartition, PosteriorLike
 
 
 class NormalPrior(LatentPrior):
     """p(z) = N(0, I): no parameters, closed-form KL with a diagonal Gaussian posterior."""
 
-    def energy(self, z: Tensor) -> Tensor:
+    whitens = False
+    schedule = FitSchedule(steps=0, batch=1024, lr=0.0)
+
+    def unit_energy(self, u: Tensor) -> Tensor:
         """Return |z|^2 / 2, shape (..., d) -> (...), nats."""
-        return 0.5 * z.square().sum(-1)
+        return 0.5 * u.square().sum(-1)
 
-    def log_partition(self) -> LogPartition:
+    def unit_log_partition(self) -> LogPartition:
         """Return (d / 2) log 2 pi, exactly."""
-        return LogPartition(0.5 * self.z_dim * math.log(2 * math.pi), 0.0, math.inf, "exact")
+        return LogPartition.exact(0.5 * self.z_dim * math.log(2 * math.pi))
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def unit_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n standard normal points, shape (n, d)."""
-        return torch.randn(n, self.z_dim, generator=generator)
+        return torch.randn(n, self.z_dim, generator=generator, dtype=self.shift.dtype).to(self.shift.device)
 
     def kl_divergence(self, q: PosteriorLike, z: Tensor | None = None) -> Tensor:
         """KL of every particle, shape (B,): closed form where q has a `log_var`, sampled otherwise.
@@ -32,5 +35,5 @@ class NormalPrior(LatentPrior):
         """
         log_var = getattr(q, "log_var", None)
         if log_var is None:
-            return super().kl_divergence(q, z) + self.log_partition().value
+            return super().kl_divergence(q, z)
         return 0.5 * (q.mean.square() + log_var.exp() - 1.0 - log_var).sum(-1)
