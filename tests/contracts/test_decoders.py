@@ -231,3 +231,82 @@ def test_segments_move_rigidly():
 def test_shares_of_segments_add_up_to_one():
     shares = DECODERS["segments"](beads()).shares()
     torch.testing.assert_close(shares.sum(1), torch.ones(N))
+
+
+# -- what those promise whose chains may be absent ----------------------------------------------
+
+CHAIN = torch.repeat_interleave(torch.arange(3), torch.tensor([6, 11, 7]))
+OCCUPIED = {
+    "free": {"occupancy": "free"},
+    "free, still": {"occupancy": "free", "displace": False},
+    "tied": {"occupancy": "tied"},
+    "tied, still": {"occupancy": "tied", "displace": False},
+}
+
+
+@pytest.fixture(params=OCCUPIED)
+def occupied(request):
+    return lambda s: AtomicDecoder(
+        Z, REFERENCE, s, hidden=(8, 16), chain=CHAIN, initial=1.0, **OCCUPIED[request.param]
+    )
+
+
+def relaxed(n=5):
+    return torch.rand(n, Z, generator=torch.Generator().manual_seed(1))
+
+
+def seen(decoder, z):
+    rotations = random_rotations(len(z), torch.Generator().manual_seed(0)).float()
+    return decoder(z).project(rotations, BOX, PIXEL)
+
+
+@pytest.mark.parametrize("scatterers", SCATTERERS)
+def test_occupancies_have_shapes_and_limits(occupied, scatterers):
+    decoder = occupied(SCATTERERS[scatterers]())
+    z = relaxed()
+    occupancy = decoder.occupancy(z)
+    assert occupancy.shape == (5, 3)
+    assert occupancy.dtype == torch.float32
+    assert torch.equal(occupancy[:, 1], torch.ones(5))
+    assert 0 <= float(occupancy.detach().min()) <= float(occupancy.detach().max()) <= 1
+    assert decoder.coordinates(z).shape == (5, N, 3)
+    assert decoder.coordinates(relaxed(0)).shape == (0, N, 3)
+    assert seen(decoder, z).dtype == torch.complex64
+
+
+@pytest.mark.parametrize("scatterers", SCATTERERS)
+def test_the_centre_of_the_transform_is_the_share_of_electrons_that_is_there(occupied, scatterers):
+    decoder = occupied(SCATTERERS[scatterers]())
+    z = relaxed()
+    share = torch.stack([WEIGHTS[c == CHAIN].sum() for c in range(3)]) / WEIGHTS.sum()
+    want = (decoder.occupancy(z) @ share).to(torch.complex64)
+    torch.testing.assert_close(seen(decoder, z)[:, 0, 0], want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scatterers", SCATTERERS)
+def test_gradients_reach_latents_and_parameters_through_occupancies(occupied, scatterers):
+    decoder = occupied(SCATTERERS[scatterers]())
+    z = relaxed().requires_grad_()
+    torch.view_as_real(seen(decoder, z)).square().sum().backward()
+    assert torch.isfinite(z.grad).all()
+    assert float(z.grad[:, :2].abs().min()) > 0
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+@pytest.mark.parametrize("scatterers", SCATTERERS)
+def test_saved_and_loaded_occupancies_are_the_same(occupied, scatterers, tmp_path):
+    old = occupied(SCATTERERS[scatterers]())
+    save_file({k: v.contiguous() for k, v in old.state_dict().items()}, tmp_path / "decoder.safetensors")
+    torch.manual_seed(99)
+    new = occupied(SCATTERERS[scatterers]())
+    new.load_state_dict(load_file(tmp_path / "decoder.safetensors"))
+    assert torch.equal(old.occupancy(relaxed()), new.occupancy(relaxed()))
+    assert torch.equal(seen(old, relaxed()), seen(new, relaxed()))
+
+
+def test_decoders_whose_chains_always_are_there_have_no_occupancy(decoder):
+    assert decoder.occupancy(points()) is None
+    assert decoder(points()).weights is None

@@ -5,10 +5,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cryoscape.models.decoders.atomic import AtomicDecoder
-from cryoscape.models.encoders import Encoder
+from cryoscape.models.encoders import LARGEST_LOGIT, Encoder
 from cryoscape.models.features import field_grid
 from cryoscape.models.image_model import FeatureMap, FeatureSettings, ImageModel
 from cryoscape.models.likelihoods import GaussianLikelihood
+from cryoscape.models.posteriors import Bernoulli
+from cryoscape.models.relaxations import RELAXATIONS, build_relaxation
 from cryoscape.models.scattering import BeadScatterers
 from tests.models.scenes import BOX, CUTOFF, PIXEL, batch_of, chain
 
@@ -108,3 +110,66 @@ def test_a_monstrous_image_gives_a_finite_kl(model, batch):
     assert torch.isfinite(q.log_var).all()
     assert float(q.log_var.max()) <= 6.0
     assert float(q.log_var.min()) >= -18.0
+
+
+# -- bits: the same features and networks, a Bernoulli posterior ---------------------------------
+
+
+def build_binary(kind, network, relaxation="exponential"):
+    model = build(kind, network)
+    model.encoder = Encoder(
+        model.feature_map.size,
+        Z,
+        network=network,
+        hidden=(24, 24),
+        support="binary",
+        relaxation=build_relaxation(relaxation),
+    )
+    return model
+
+
+@pytest.fixture
+def bits(case):
+    return build_binary(*case)
+
+
+def test_bits_have_shapes_precision_and_values_of_their_own(bits, batch):
+    features = bits.features(batch)
+    bits.encoder.standardise(features)
+    q = bits.posterior(features)
+    assert isinstance(q, Bernoulli)
+    assert q.logits.shape == (16, Z)
+    assert q.logits.dtype == torch.float32
+    assert q.rsample(2).shape == q.sample(2).shape == (2, 16, Z)
+    assert float(q.logits.std(0).min()) > 1e-3
+
+
+@pytest.mark.parametrize("relaxation", RELAXATIONS)
+def test_gradients_through_relaxed_bits_reach_all_parameters(case, batch, relaxation):
+    model = build_binary(*case, relaxation)
+    features = model.features(batch)
+    model.encoder.standardise(features)
+    q = model.posterior(features)
+    zeta = q.rsample(1, torch.Generator().manual_seed(0))[0]
+    ((zeta - 0.3).square().sum() - q.entropy().sum()).backward()
+    for name, parameter in model.encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_saved_and_loaded_bits_are_the_same(case, bits, batch, tmp_path):
+    bits.encoder.standardise(bits.features(batch))
+    save_file({k: v.contiguous() for k, v in bits.state_dict().items()}, tmp_path / "m.safetensors")
+    torch.manual_seed(5)
+    new = build_binary(*case)
+    new.load_state_dict(load_file(tmp_path / "m.safetensors"))
+    logits = [m.posterior(m.features(batch)).logits for m in (bits, new)]
+    assert torch.equal(*logits)
+
+
+def test_a_monstrous_image_gives_finite_bits(bits, batch):
+    q = bits.posterior(1e6 * bits.features(batch))
+    assert float(q.logits.abs().max()) <= LARGEST_LOGIT
+    assert torch.isfinite(q.rsample(3)).all()
+    assert torch.isfinite(q.entropy()).all()

@@ -67,7 +67,7 @@ def test_a_structure_is_as_likely_as_the_latent_that_decodes_to_it(batch):
     with torch.no_grad():
         coords = model.decoder.coordinates(z)[0]
         torch.testing.assert_close(
-            model.object_log_likelihood(coords, batch),
+            model.scene_log_likelihood(model.decoder.scene(coords[None]), batch),
             model.log_likelihood(z, batch),
             rtol=1e-5,
             atol=1e-3,

@@ -31,23 +31,30 @@ def structure_maps(decoder: StructureDecoder, likelihood: Likelihood, z: Tensor,
     Tensor, shape (n, box, box, box)
         Density per cubic Angstrom.
     """
-    return coordinate_maps(decoder, likelihood, decoder.coordinates(z), scale)
+    return coordinate_maps(decoder, likelihood, decoder.coordinates(z), scale, decoder.occupancy(z))
 
 
 def coordinate_maps(
-    decoder: StructureDecoder, likelihood: Likelihood, coords: Tensor, scale: float
+    decoder: StructureDecoder,
+    likelihood: Likelihood,
+    coords: Tensor,
+    scale: float,
+    occupancy: Tensor | None = None,
 ) -> Tensor:
-    """Maps (n, box, box, box) of structures (n, N, 3) in the world frame, as `structure_maps` has them."""
+    """Maps (n, box, box, box) of structures (n, N, 3) in the world frame, as `structure_maps` has them.
+
+    With the occupancy (n, chains) of their chains, where these may be absent.
+    """
     box, pixel = likelihood.box, likelihood.pixel_size
-    scene = decoder.scene(coords)
-    scatterers = scene.scatterers
+    scene = decoder.scene(coords, occupancy)
+    weights = scene.point_weights.expand(len(coords), -1)
     shells = volume_shells(box, device=coords.device)
     gain = likelihood.gain.mean(0)
     last = likelihood.n_shells - 1
     factor = torch.where(shells <= last, gain[shells.clamp(max=last)], torch.zeros_like(gain[:1])) * scale
     return torch.stack(
         [
-            invert_volume(structure_factors(points, scatterers.weights, 0.0, box, pixel) * factor, pixel)
-            for points in scatterers(scene.coords)
+            invert_volume(structure_factors(points, each, 0.0, box, pixel) * factor, pixel)
+            for points, each in zip(scene.scatterers(scene.coords), weights)
         ]
     )

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from cryoscape.models.networks import Activation, ConvolutionalNetwork, mlp, residual_mlp, shrink_
-from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.models.posteriors import Bernoulli, DiagonalGaussian
+from cryoscape.models.relaxations import Exponential, Relaxation
 
 Network = Literal["mlp", "residual", "cnn"]
+Support = Literal["real", "binary"]
+
+LARGEST_LOGIT = 12.0
+"""Of a bit: probabilities stay 6e-6 away from 0 and 1, where a logit has lost its gradient."""
 
 
 class Encoder(nn.Module):
-    """Standardised features -> diagonal Gaussian posterior.
+    """Standardised features -> diagonal Gaussian posterior, or Bernoulli posterior of bits.
 
     Parameters
     ----------
@@ -33,6 +38,10 @@ class Encoder(nn.Module):
         Share of the features that are left out, at random, in each training step.
     linear : bool
         Add a linear map of the features to what the network gives; it can be set before training.
+    support : {"real", "binary"}
+        Where z lives.
+    relaxation : Relaxation, optional
+        Of binary z; exponential by default.
     """
 
     feature_mean: Tensor
@@ -48,13 +57,17 @@ class Encoder(nn.Module):
         activation: Activation = "relu",
         dropout: float = 0.0,
         linear: bool = False,
+        support: Support = "real",
+        relaxation: Relaxation | None = None,
     ) -> None:
         super().__init__()
         self.z_dim = z_dim
+        self.support: Support = support
+        self.relaxation = relaxation or Exponential()
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
-        n_out = 2 * z_dim
+        n_out = 2 * z_dim if support == "real" else z_dim
         if network == "cnn":
             side = round(n_features**0.5)
             self.network: nn.Module = ConvolutionalNetwork(side, hidden, n_out)
@@ -79,33 +92,44 @@ class Encoder(nn.Module):
         """Features (B, n_features) less their mean, in units of their spread."""
         return (features - self.feature_mean) * self.feature_scale
 
-    def forward(self, features: Tensor) -> DiagonalGaussian:
+    def forward(self, features: Tensor) -> DiagonalGaussian | Bernoulli:
         """(B, n_features) -> posterior of z."""
         seen = self.dropout(self.standardised(features))
         out = self.network(seen)
         if self.linear is not None:
             out = out + self.linear(seen)
+        if self.support == "binary":
+            return Bernoulli(out.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), self.relaxation)
         mean, log_var = out.chunk(2, dim=-1)
         # Bounded so that one bad image cannot overflow the KL: standard deviations of 1e-4 to 20.
         return DiagonalGaussian(mean, log_var.clamp(-18.0, 6.0))
 
 
 class GivenPosterior(nn.Module):
-    """Posteriors that are known: the "features" of a particle are its mean and log-variance.
+    """Posteriors that are known: the "features" of a particle are its mean and log-variance, or its logits.
 
     Parameters
     ----------
     z_dim : int
+    support : {"real", "binary"}
+        Where z lives.
+    relaxation : Relaxation, optional
+        Of binary z; exponential by default.
     """
 
-    def __init__(self, z_dim: int) -> None:
+    def __init__(self, z_dim: int, support: Support = "real", relaxation: Relaxation | None = None) -> None:
         super().__init__()
         self.z_dim = z_dim
+        self.support: Support = support
+        self.relaxation = relaxation or Exponential()
 
     def standardise(self, features: Tensor) -> None:
         """Nothing is to be standardised."""
 
-    def forward(self, features: Tensor) -> DiagonalGaussian:
-        """(B, 2 * z_dim) -> posterior of z."""
+    def forward(self, features: Tensor) -> DiagonalGaussian | Bernoulli:
+        """(B, 2 * z_dim), or (B, z_dim) of bits -> posterior of z."""
+        if self.support == "binary":
+            # A saved probability of exactly 1 has no logit.
+            return Bernoulli(features.clamp(-LARGEST_LOGIT, LARGEST_LOGIT), self.relaxation)
         mean, log_var = features.chunk(2, dim=-1)
         return DiagonalGaussian(mean, log_var)

@@ -13,7 +13,7 @@ from cryoscape.models import features
 from cryoscape.models.decoders.base import AtomicScene, Decoder, Scene
 from cryoscape.models.encoders import Encoder, GivenPosterior
 from cryoscape.models.likelihoods import Likelihood
-from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.models.posteriors import Posterior
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class FeatureMap(nn.Module):
         assert isinstance(scene, AtomicScene)
         scatterers = scene.scatterers
         points = scatterers(scene.coords)[0]
-        score = features.score_features(*args, rotations, points, scatterers.weights)
+        score = features.score_features(*args, rotations, points, scene.point_weights)
         score = scatterers.per_residue(score, len(self.anchor))
         if len(self.pooling) < score.shape[1]:
             score = torch.einsum("kn,bni->bki", self.pooling, score)
@@ -150,13 +150,11 @@ class ImageModel(nn.Module):
         """Log p(x | z) over pure noise, shape (B,), nats."""
         return self.likelihood.log_prob(batch.images, self.project(z, batch), batch.ctf, batch.group)
 
-    def object_log_likelihood(self, one: Tensor, batch: ImageBatch) -> Tensor:
-        """Log p(x | one fixed object of the decoder) over pure noise, shape (B,), nats."""
-        y = self.decoder.scene(one[None]).project(
-            batch.rotations, self.likelihood.box, self.likelihood.pixel_size
-        )
+    def scene_log_likelihood(self, scene: Scene, batch: ImageBatch) -> Tensor:
+        """Log p(x | one fixed scene) over pure noise, shape (B,), nats."""
+        y = scene.project(batch.rotations, self.likelihood.box, self.likelihood.pixel_size)
         return self.likelihood.log_prob(batch.images, y, batch.ctf, batch.group)
 
-    def posterior(self, feature_rows: Tensor) -> DiagonalGaussian:
+    def posterior(self, feature_rows: Tensor) -> Posterior:
         """q(z | x) from encoder input (B, F)."""
         return self.encoder(feature_rows)

@@ -117,6 +117,10 @@ class Scatterers(nn.Module):
         out = values.new_zeros(values.shape[0], n_residues, values.shape[2])
         return out.index_add_(1, self.residue, values)
 
+    def per_point(self, values: Tensor) -> Tensor:
+        """What every residue (N,) has, for its points (P,)."""
+        return values[self.residue.to(values.device)]
+
 
 def _point_matrix(triplet: Tensor, residue: Tensor, coefficients: Tensor) -> Tensor:
     """Sparse (P, 2 N): what beads (first N columns) and normals (last N) give to every point."""
@@ -156,6 +160,10 @@ class BeadScatterers(nn.Module):
 
     def per_residue(self, values: Tensor, n_residues: int) -> Tensor:
         """(B, N, C), as they are."""
+        return values
+
+    def per_point(self, values: Tensor) -> Tensor:
+        """(N,), as they are."""
         return values
 
 

@@ -129,13 +129,17 @@ class _FourierProjection(torch.autograd.Function):
     def forward(ctx: Any, view: Tensor, weights: Tensor, box: int, step: float, dtype: torch.dtype) -> Tensor:
         n = box // 2
         ctx.step, ctx.n, ctx.dtype = step, n, dtype
+        # Where the gradient in the weights is wanted, tables come without them: a weight may be zero.
+        free = ctx.needs_input_grad[1]
         pieces = list(torch.arange(len(view)).split(_images_at_once(view, n, dtype)))
         out = torch.zeros(view.shape[0], box, n + 1, 2, dtype=view.dtype, device=view.device)
         tables: tuple[Tensor, ...] = ()
         for piece in pieces:
             here = slice(int(piece[0]), int(piece[-1]) + 1)
-            tables = _tables(view[here], _of(weights, here), step, n, dtype)
-            products = torch.bmm(tables[1], tables[0].transpose(1, 2)).to(view.dtype)
+            some = _of(weights, here)
+            tables = _tables(view[here], None if free else some, step, n, dtype)
+            weighted = (tables[1] * some[..., None, :]).to(dtype) if free else tables[1]
+            products = torch.bmm(weighted, tables[0].transpose(1, 2)).to(view.dtype)
             _half_plane(products, out[here])
         # Tables that came in pieces are too large to be kept: the gradient makes them again.
         ctx.save_for_backward(view, weights, *(tables if len(pieces) == 1 else ()))
@@ -151,7 +155,8 @@ class _FourierProjection(torch.autograd.Function):
         for piece in torch.arange(len(view)).split(at_once):
             here = slice(int(piece[0]), int(piece[-1]) + 1)
             some = _of(weights, here)
-            tables = kept or _tables(view[here], some, ctx.step, n, dtype)
+            free = ctx.needs_input_grad[1]
+            tables = kept or _tables(view[here], None if free else some, ctx.step, n, dtype)
             parts.append(_table_gradients(grad[here], tables, some, ctx.step, ctx.needs_input_grad))
         grad_view, grad_weights = (None if column[0] is None else torch.cat(column) for column in zip(*parts))
         if grad_weights is not None and weights.dim() == 1:
@@ -170,8 +175,10 @@ def _images_at_once(view: Tensor, n: int, dtype: torch.dtype) -> int:
     return max(1, TABLE_MEMORY // max(each, 1))
 
 
-def _tables(view: Tensor, weights: Tensor, step: float, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Tables (B, 2 n, N) of the x and y axis."""
+def _tables(
+    view: Tensor, weights: Tensor | None, step: float, n: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Tables (B, 2 n, N) of the x and y axis, the latter times the weights where given."""
     angles = 2 * torch.pi * step * view
     # The weights ride on the y table, where they cost one row instead of a pass over a table.
     tx, ty = _trig_table(angles[..., 0], n), _trig_table(angles[..., 1], n, weights)
@@ -193,7 +200,10 @@ def _half_plane(products: Tensor, out: Tensor) -> None:
 def _table_gradients(
     grad: Tensor, tables: Sequence[Tensor], weights: Tensor, step: float, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients in the view (B, N, 2) and in the weights (B, N), from that of the coefficients."""
+    """Gradients in the view (B, N, 2) and in the weights (B, N), from that of the coefficients.
+
+    The tables are without the weights if the gradient in these is needed, and hold them otherwise.
+    """
     tx, ty = tables
     g = _product_gradient(grad, tx.shape[1] // 2)
     grad_view = grad_weights = None
@@ -202,11 +212,18 @@ def _table_gradients(
         # which is cheaper than doing so to the tables.
         scale = 2 * torch.pi * step
         grad_x = _contract(_turned(g.transpose(1, 2), scale), ty, tx)
-        grad_y = _contract(_turned(g, scale), tx, ty)
-        grad_view = torch.stack([grad_x, grad_y], dim=-1)
-    if needed[1]:
-        safe = torch.where(weights == 0, torch.ones_like(weights), weights)
-        grad_weights = _contract(g, tx, ty) / safe
+        if not needed[1]:
+            grad_y = _contract(_turned(g, scale), tx, ty)
+            return torch.stack([grad_x, grad_y], dim=-1), None
+    # One product serves both the weights and y.
+    h = torch.bmm(g.to(tx.dtype), tx)
+    grad_weights = (ty * h).sum(1).to(g.dtype)
+    if needed[0]:
+        n = g.shape[1] // 2
+        order = torch.arange(n, dtype=g.dtype, device=g.device) * scale
+        crossed = torch.addcmul(ty[:, :n] * h[:, n:], ty[:, n:], h[:, :n], value=-1)
+        grad_y = torch.matmul(order.to(crossed.dtype), crossed).to(g.dtype)
+        grad_view = torch.stack([grad_x, grad_y], dim=-1) * weights[..., None]
     return grad_view, grad_weights
 
 
@@ -247,8 +264,8 @@ def project_fourier(
     ----------
     coords : Tensor, shape (B, N, 3) or (1, N, 3)
         World frame, Angstrom.
-    weights : Tensor, shape (N,) or (B, N)
-        Scattering weight of each point.
+    weights : Tensor, shape (N,), (B, N) or (1, N)
+        Scattering weight of each point, zero where it is absent.
     rotations : Tensor, shape (B, 3, 3)
         From model to view.
     box : int
@@ -276,4 +293,7 @@ def project_fourier(
     with torch.autocast(device, enabled=False):
         view = torch.matmul(coords, rotations[:, :2].transpose(1, 2).to(coords.dtype))
         step = 1.0 / (box * pixel_size)
-        return _FourierProjection.apply(view, weights.to(coords.dtype), box, step, product)
+        weights = weights.to(coords.dtype)
+        # One structure in many poses.
+        weights = weights.expand(len(view), -1) if weights.dim() == 2 else weights
+        return _FourierProjection.apply(view, weights, box, step, product)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.structures.atomic_model import AtomicModel
-from cryoscape.structures.ensemble_formats import binary_cif, mmcif_text, pdb_text
+from cryoscape.structures.ensemble_formats import Models, binary_cif, mmcif_text, pdb_text
 
 _REMEDY = "Give a name that ends in .cif, .bcif or .pdb, with or without .gz."
 
@@ -24,6 +24,7 @@ def write_ensemble(
     coords: ArrayLike,
     b_factors: ArrayLike | None = None,
     titles: Sequence[str] | None = None,
+    occupancy: ArrayLike | None = None,
 ) -> None:
     """Write structures of one molecule, one bead a residue, as the models of one file.
 
@@ -42,6 +43,8 @@ def write_ensemble(
         B-factor column, square Angstrom (8 pi^2 / 3 times the variance of a bead's position); 0 if not given.
     titles : sequence of str, optional
         One line a model, kept in the file (in mmCIF as the category _cryoscape_model).
+    occupancy : array, shape (m, N), optional
+        Occupancy column, 0 to 1; 1 if not given.
 
     Raises
     ------
@@ -51,14 +54,14 @@ def write_ensemble(
         If shapes do not match or coordinates are not finite.
     """
     path = Path(path)
-    xyz, b, names = _checked(model, coords, b_factors, titles)
+    models = _checked(model, coords, b_factors, titles, occupancy)
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind in ("cif", "mmcif"):
-        content = mmcif_text(model, xyz, b, names).encode()
+        content = mmcif_text(model, models).encode()
     elif kind == "bcif":
-        content = binary_cif(model, xyz, b, names)
+        content = binary_cif(model, models)
     elif kind in ("pdb", "ent"):
-        content = pdb_text(model, xyz, b, names, path).encode()
+        content = pdb_text(model, models, path).encode()
     else:
         raise InputError("not the name of a model file", file=path, remedy=_REMEDY)
     if path.name.lower().endswith(".gz"):
@@ -95,8 +98,12 @@ def read_ensemble(path: str | PathLike[str]) -> NDArray[np.float32]:
 
 
 def _checked(
-    model: AtomicModel, coords: ArrayLike, b_factors: ArrayLike | None, titles: Sequence[str] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    model: AtomicModel,
+    coords: ArrayLike,
+    b_factors: ArrayLike | None,
+    titles: Sequence[str] | None,
+    occupancy: ArrayLike | None,
+) -> Models:
     xyz = np.asarray(coords, dtype=np.float64)
     if xyz.ndim == 2:
         xyz = xyz[None]
@@ -111,4 +118,7 @@ def _checked(
     names = [] if titles is None else [" ".join(title.split()) for title in titles]
     if names and len(names) != n_models:
         raise ValueError(f"{n_models} models need {n_models} titles, got {len(names)}")
-    return xyz, np.broadcast_to(np.nan_to_num(b), (n_models, n)), names
+    present = np.ones((n_models, n)) if occupancy is None else np.asarray(occupancy, dtype=np.float64)
+    if present.shape != (n_models, n):
+        raise ValueError(f"expected occupancies of shape ({n_models}, {n}), got {present.shape}")
+    return Models(xyz, np.broadcast_to(np.nan_to_num(b), (n_models, n)), present.clip(0, 1), names)

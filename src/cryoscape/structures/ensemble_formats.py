@@ -6,6 +6,7 @@ B-factor change from model to model; a quarter of a million rows take about a se
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,29 @@ def _quoted(value: str) -> str:
     return '"' + value.replace('"', "'") + '"'
 
 
-def mmcif_text(
-    model: AtomicModel, coords: NDArray[np.float64], b_factors: NDArray[np.float64], titles: list[str]
-) -> str:
-    """Content of an mmCIF file of models `coords` (m, N, 3) with `b_factors` (m, N)."""
+@dataclass(frozen=True)
+class Models:
+    """What the models of a file differ in.
+
+    Attributes
+    ----------
+    coords : ndarray, shape (m, N, 3)
+        Angstrom.
+    b_factors, occupancy : ndarray, shape (m, N)
+        The two columns behind the coordinates.
+    titles : list of str
+        One a model, or none.
+    """
+
+    coords: NDArray[np.float64]
+    b_factors: NDArray[np.float64]
+    occupancy: NDArray[np.float64]
+    titles: list[str]
+
+
+def mmcif_text(model: AtomicModel, models: Models) -> str:
+    """Content of an mmCIF file."""
+    coords, b_factors, titles = models.coords, models.b_factors, models.titles
     lines = ["data_cryoscape", "#"]
     for category, columns in _categories(model, titles).items():
         lines.append("loop_")
@@ -128,20 +148,19 @@ def mmcif_text(
         for element, atom, name, chain, entity, place, code, number in residues
     ]
     n = len(model)
-    for m, (xyz, b) in enumerate(zip(coords, b_factors)):
+    for m, (xyz, b, occupancy) in enumerate(zip(coords, b_factors, models.occupancy)):
         lines += [
-            f"ATOM {serial} {text} {x:.3f} {y:.3f} {z:.3f} 1.00 {b:.2f} {m + 1}"
-            for serial, text, (x, y, z), b in zip(
-                range(m * n + 1, m * n + n + 1), middle, xyz.tolist(), b.tolist()
+            f"ATOM {serial} {text} {x:.3f} {y:.3f} {z:.3f} {o:.2f} {b:.2f} {m + 1}"
+            for serial, text, (x, y, z), o, b in zip(
+                range(m * n + 1, m * n + n + 1), middle, xyz.tolist(), occupancy.tolist(), b.tolist()
             )
         ]
     return "\n".join([*lines, "#", ""])
 
 
-def binary_cif(
-    model: AtomicModel, coords: NDArray[np.float64], b_factors: NDArray[np.float64], titles: list[str]
-) -> bytes:
-    """Content of a BinaryCIF file of models `coords` (m, N, 3) with `b_factors` (m, N)."""
+def binary_cif(model: AtomicModel, models: Models) -> bytes:
+    """Content of a BinaryCIF file."""
+    coords, b_factors, titles = models.coords, models.b_factors, models.titles
     import io
 
     from biotite.structure.io import pdbx
@@ -170,7 +189,7 @@ def binary_cif(
         "auth_asym_id": np.tile(model.chain_id, n_models),
         "auth_atom_id": np.tile(model.atom_name, n_models),
         **{f"Cartn_{axis}": np.round(coords[..., i].ravel(), 3) for i, axis in enumerate("xyz")},
-        "occupancy": np.ones(n_models * n),
+        "occupancy": np.round(models.occupancy.ravel(), 2),
         "B_iso_or_equiv": np.round(b_factors.ravel(), 2),
         "pdbx_PDB_model_num": np.repeat(np.arange(1, n_models + 1, dtype=np.int32), n),
     }
@@ -204,20 +223,15 @@ def _check_pdb(model: AtomicModel, coords: NDArray[np.float64], path: Path) -> N
         )
 
 
-def pdb_text(
-    model: AtomicModel,
-    coords: NDArray[np.float64],
-    b_factors: NDArray[np.float64],
-    titles: list[str],
-    path: Path,
-) -> str:
-    """Content of a PDB file of models `coords` (m, N, 3) with `b_factors` (m, N).
+def pdb_text(model: AtomicModel, models: Models, path: Path) -> str:
+    """Content of a PDB file.
 
     Raises
     ------
     InputError
         If the model does not fit the columns of the format.
     """
+    coords, titles = models.coords, models.titles
     _check_pdb(model, coords, path)
     lines = [f"REMARK 999 MODEL {m + 1:>4} {title}"[:80] for m, title in enumerate(titles)]
     chain = model.chain_index
@@ -234,12 +248,13 @@ def pdb_text(
     for atom, name, c, number, code, element in residues:
         residue = f"{name:>3} {c}{number:4d}{code or ' '}"
         pieces.append((f" {atom:<3} {residue}", f"{element:>12}", residue))
-    b_factors = np.clip(b_factors, -99.0, 999.0)
-    for m, (xyz, b_row) in enumerate(zip(coords, b_factors)):
+    b_factors = np.clip(models.b_factors, -99.0, 999.0)
+    for m, (xyz, b_row, occupancy) in enumerate(zip(coords, b_factors, models.occupancy)):
         lines.append(f"MODEL     {m + 1:4d}")
-        rows = zip(range(1, len(model) + 1), pieces, xyz.tolist(), b_row.tolist(), last)
-        for serial, (head, tail, residue), (x, y, z), b, end in rows:
-            lines.append(f"ATOM  {serial:5d} {head}   {x:8.3f}{y:8.3f}{z:8.3f}  1.00{b:6.2f}{tail}")
+        columns = (xyz.tolist(), occupancy.tolist(), b_row.tolist(), last)
+        rows = zip(range(1, len(model) + 1), pieces, *columns)
+        for serial, (head, tail, residue), (x, y, z), o, b, end in rows:
+            lines.append(f"ATOM  {serial:5d} {head}   {x:8.3f}{y:8.3f}{z:8.3f}{o:6.2f}{b:6.2f}{tail}")
             if end:
                 lines.append(f"TER   {min(serial + 1, 99999):5d}      {residue}")
         lines.append("ENDMDL")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cryoscape.models.occupancy import Chains
 from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import gaussians
 from cryoscape.physics.fourier_voxels import SliceSampler, to_rows
@@ -33,21 +34,30 @@ class AtomicScene:
 
     Parameters
     ----------
-    coords : Tensor, shape (B, N, 3)
+    coords : Tensor, shape (B, N, 3) or (1, N, 3)
         Beads in the world frame (origin at the box centre), Angstrom.
     scatterers : Scatterers or BeadScatterers
         Where they scatter from, and how strongly.
+    weights : Tensor, shape (B, P) or (1, P), optional
+        How strongly each point of each conformation scatters, where something may be absent. In the units of
+        `scatterers.weights`, whose sum over the whole reference is 1.
     """
 
     coords: Tensor
     scatterers: Scatterers | BeadScatterers
+    weights: Tensor | None = None
+
+    @property
+    def point_weights(self) -> Tensor:
+        """How strongly the points scatter, shape (P,), or (B, P) or (1, P) where something may be absent."""
+        return self.scatterers.weights if self.weights is None else self.weights
 
     def project(self, rotations: Tensor, box: int, pixel_size: float) -> Tensor:
         """Structure factors (B, box, box // 2 + 1), without envelope: the likelihood's gain carries it."""
         # Mixed precision is for the products of the projection, not for positions.
         with torch.autocast(self.coords.device.type, enabled=False):
             points = self.scatterers(self.coords)
-        return gaussians.project_fourier(points, self.scatterers.weights, rotations, box, pixel_size)
+        return gaussians.project_fourier(points, self.point_weights, rotations, box, pixel_size)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,10 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def scene(self, objects: Tensor) -> Scene:
         """Objects (B, ...) as a scene."""
+
+    def mean_scene(self, z: Tensor) -> Scene:
+        """One scene: the mean of what latents (n, z_dim) decode to."""
+        return self.scene(self.mean_object(z)[None])
 
     def mean_object(self, z: Tensor) -> Tensor:
         """Mean of the objects of latents (n, z_dim)."""
@@ -193,15 +207,24 @@ class StructureDecoder(Decoder):
         World frame, Angstrom.
     scatterers : Scatterers or BeadScatterers
         Where the residues scatter from.
+    chains : Chains or None
+        Which chains may be absent; None where all are always there.
     """
 
     reference: Tensor
 
-    def __init__(self, z_dim: int, reference: Tensor, scatterers: Scatterers | BeadScatterers) -> None:
+    def __init__(
+        self,
+        z_dim: int,
+        reference: Tensor,
+        scatterers: Scatterers | BeadScatterers,
+        chains: Chains | None = None,
+    ) -> None:
         super().__init__()
         self.z_dim = z_dim
         self.register_buffer("reference", reference.float())
         self.scatterers = scatterers
+        self.chains = chains
 
     @abstractmethod
     def coordinates(self, z: Tensor) -> Tensor:
@@ -211,10 +234,26 @@ class StructureDecoder(Decoder):
         """The same: the objects of this decoder are structures."""
         return self.coordinates(z)
 
+    def occupancy(self, z: Tensor) -> Tensor | None:
+        """Share of every chain that is there, (B, z_dim) -> (B, chains); None where all always are.
+
+        Chains are in the order of their numbers, those that are never absent among them, with 1.
+        """
+        return None
+
+    def mean_scene(self, z: Tensor) -> AtomicScene:
+        """Mean structure of latents (n, z_dim), its chains present as often as they are on average."""
+        present = self.occupancy(z)
+        mean = None if present is None else present.mean(0, keepdim=True)
+        return self.scene(self.mean_object(z)[None], mean)
+
     def forward(self, z: Tensor) -> AtomicScene:
         """Decode a batch of latents to conformations."""
-        return self.scene(self.coordinates(z))
+        return self.scene(self.coordinates(z), self.occupancy(z))
 
-    def scene(self, objects: Tensor) -> AtomicScene:
-        """Conformations (B, N, 3) as a scene."""
-        return AtomicScene(objects, self.scatterers)
+    def scene(self, objects: Tensor, occupancy: Tensor | None = None) -> AtomicScene:
+        """Conformations (B, N, 3) as a scene, with the occupancy (B, chains) of their chains, if any."""
+        if occupancy is None:
+            return AtomicScene(objects, self.scatterers)
+        assert self.chains is not None
+        return AtomicScene(objects, self.scatterers, self.chains.point_weights(occupancy))
