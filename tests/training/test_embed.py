@@ -8,7 +8,8 @@ from cryoscape.data.images import BandImages
 from cryoscape.errors import InputError
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.training.embed import embed, refine
-from cryoscape.training.run import Embedding, Run
+from cryoscape.training.embedding import Embedding
+from cryoscape.training.run import Run
 from cryoscape.training.sampling import held_out_mask, step_generator
 from tests.training.builders import make_sample
 

@@ -84,13 +84,13 @@ def test_a_torn_last_line_is_dropped(path, torn):
 def test_a_torn_heading_is_written_anew(path):
     path.write_text("step,ima")
     log = MetricsLog(path)
-    log.restore({"sums": {}, "count": 0, "images": 0, "seconds": 0.0}, 0)
+    log.restore({"sums": {}, "count": 0, "whole": True, "images": 0, "seconds": 0.0}, 0)
     fill(log, [1])
     assert read_metrics(path)["step"].tolist() == [1]
 
 
 def test_a_lost_file_is_begun_again(path):
     log = MetricsLog(path)
-    log.restore({"sums": {}, "count": 0, "images": 70, "seconds": 9.0}, 7)
+    log.restore({"sums": {}, "count": 0, "whole": True, "images": 70, "seconds": 9.0}, 7)
     fill(log, [8])
     assert read_metrics(path)["images"].tolist() == [80]

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from cryoscape.training import checkpoint
-from cryoscape.training.loop import Interrupted
+from cryoscape.training.interruption import Interrupted
 from cryoscape.training.run import Run
 from cryoscape.training.train import train
 from tests.training.builders import KNOWN, settings
@@ -36,6 +36,25 @@ CASES = {
     "poses": {"poses": {"refine": True, "start": 0.1}},
     "bf16": {"training": {"precision": "bf16"}},
     "streamed": {"data": {"cache_memory": 0.0}, "encoder": {"kind": "image+score"}},
+    "mixture": {"prior": {"kind": "mixture", "components": 3}},
+    "not yet in force": {"prior": {"kind": "mixture", "components": 3, "start": 0.75}},
+    "vamp": {"prior": {"kind": "vamp", "exemplars": 8}, "encoder": {"refresh": (0.7,)}},
+    "flow": {"prior": {"kind": "flow", "hidden": (8,), "transforms": 2}},
+    "boltzmann": {"prior": {"kind": "boltzmann", "spins": 2}},
+    "many switches": {"prior": {"kind": "boltzmann", "spins": 12}},
+    "grbm": {"prior": {"kind": "grbm", "hidden": 3}, "objective": {"bound": "importance", "samples": 3}},
+    "rbm": {"prior": {"kind": "rbm", "chains": 16}, "z_dim": 4},
+    "rbm, importance": {
+        "prior": {"kind": "rbm", "chains": 16, "sampler": {"kind": "tempering", "sweeps": 2}},
+        "z_dim": 4,
+        "objective": {"bound": "importance", "samples": 3},
+    },
+    "dbm": {
+        "prior": {"kind": "dbm", "chains": 16, "layers": (2, 1, 1)},
+        "z_dim": 4,
+        "objective": {"gradient": "leave-one-out", "samples": 2},
+    },
+    "bernoulli": {"prior": {"kind": "bernoulli"}, "encoder": {"relaxation": "gumbolt"}},
 }
 
 

@@ -6,7 +6,8 @@ import torch
 
 from cryoscape.errors import InputError
 from cryoscape.training import checkpoint
-from cryoscape.training.run import Embedding, Run
+from cryoscape.training.embedding import Embedding
+from cryoscape.training.run import Run
 from cryoscape.training.train import train
 from tests.training.builders import KNOWN, settings
 

@@ -51,28 +51,30 @@ class Conformations:
     def scene(self, z: Tensor) -> Scene:
         """Objects of latents (B, d), to be projected."""
         if isinstance(self._decoder, StructureDecoder):
-            return self._decoder.scene(self._still(self._decoder.coordinates(z)))
+            return self._decoder.scene(self._still(self._decoder.coordinates(z)), self._decoder.occupancy(z))
         return self._decoder(z)
 
     def maps(self, z: Tensor) -> Tensor:
         """Maps (n, box, box, box) of latents (n, d), in the scale of the images."""
         if isinstance(self._decoder, StructureDecoder):
-            return self._structure_maps(self._still(self._decoder.coordinates(z)))
+            return self._structure_maps(self._still(self._decoder.coordinates(z)), self._decoder.occupancy(z))
         return torch.from_numpy(self._run.decode_maps(z.numpy()))
 
     def consensus(self) -> Tensor:
         """One map (box, box, box) for all: of the mean structure, or the mean of the maps."""
         if isinstance(self._decoder, StructureDecoder):
-            return self._structure_maps(self._mean[None])[0]
+            present = self._decoder.occupancy(self._sample)
+            mean = None if present is None else present.mean(0, keepdim=True)
+            return self._structure_maps(self._mean[None], mean)[0]
         return self.maps(self._sample[::16]).mean(0)
 
     def _still(self, coords: Tensor) -> Tensor:
         return superpose(coords, self._mean, self._weights)
 
-    def _structure_maps(self, coords: Tensor) -> Tensor:
+    def _structure_maps(self, coords: Tensor, occupancy: Tensor | None) -> Tensor:
         assert isinstance(self._decoder, StructureDecoder)
         likelihood = self._run.image_model.likelihood
-        return coordinate_maps(self._decoder, likelihood, coords, self._run.geometry.scale)
+        return coordinate_maps(self._decoder, likelihood, coords, self._run.geometry.scale, occupancy)
 
 
 def common_frame(coords: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:

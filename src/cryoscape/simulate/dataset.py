@@ -22,6 +22,7 @@ from cryoscape.errors import InputError
 from cryoscape.files import explain_os_errors
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.simulate.atoms import write_atoms
+from cryoscape.simulate.distances import LISTED, nats_between
 from cryoscape.simulate.imaging import Views, draw_views
 from cryoscape.simulate.options import SimulationOptions, check_size
 from cryoscape.simulate.scenarios import Scenario, build_scenario
@@ -48,6 +49,8 @@ class SimulationReport:
         Mean variance of the clean images over all pixels / variance of the noise.
     nats_per_image : float
         Mean over the set of sum |signal|^2 / (2 s2).
+    nats_between : ndarray
+        Nats between neighbouring states; where there are more than 8, between the first and the last.
     trivial_rmsd : float
         Mean RMSD in Angstrom, without superposition, of the reference from the particles' states.
     seconds : float
@@ -66,6 +69,7 @@ class SimulationReport:
     counts: NDArray[np.int64]
     snr: float
     nats_per_image: float
+    nats_between: NDArray[np.float64]
     trivial_rmsd: float
     seconds: float
     notes: tuple[str, ...]
@@ -77,9 +81,14 @@ class SimulationReport:
             f"{head}, {self.residues} residues, {self.atoms} Gaussians",
             f"SNR {self.snr:g} (all pixels), {self.nats_per_image:.1f} nats per image",
         ]
+        if len(self.nats_between) and self.states <= LISTED:
+            between = ", ".join(f"{v:.2g}" for v in self.nats_between)
+            body.append(f"nats between neighbouring states: {between}")
+        elif len(self.nats_between):
+            body.append(f"nats between the first and the last state: {self.nats_between[0]:.2g}")
         if self.trivial_rmsd > 0:
             body.append(f"reference against the true states: mean RMSD {self.trivial_rmsd:.2f} A")
-        if self.states <= 8:
+        if self.states <= LISTED:
             shares = ", ".join(f"{p:.4g} ({c})" for p, c in zip(self.population, self.counts))
             body.append(f"populations (particles): {shares}")
         return [*body, *self.notes, f"written to {self.out} in {self.seconds:.0f} s"]
@@ -162,6 +171,7 @@ def simulate(
         atoms = built.atoms.with_coords(built.coords[reference] + corner)
         write_atoms(temporary / "reference.cif", atoms, f"{built.name} state {reference}")
         nats = whitened / (2 * noise_variance)
+        between = nats_between(built, views, settings, noise_variance, box, pixel, seed)
         norm = float(power.mean()) + noise_variance
         np.savez(
             temporary / "truth.npz",
@@ -170,6 +180,7 @@ def simulate(
             pixel_size=pixel,
             gain=settings.sign / np.sqrt(norm),
             nats_per_image=nats,
+            nats_between=between,
             snr=snr,
             noise_variance=noise_variance / norm,
             signal_variance=power / norm,
@@ -188,6 +199,7 @@ def simulate(
         counts=np.bincount(views.state[~views.junk], minlength=len(built.coords)),
         snr=snr,
         nats_per_image=float(nats.mean()),
+        nats_between=between,
         trivial_rmsd=float(bead_rmsd(beads, beads[reference])[views.state[~views.junk]].mean()),
         seconds=time.monotonic() - started,
         notes=built.notes,

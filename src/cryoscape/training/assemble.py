@@ -25,12 +25,12 @@ from cryoscape.models.likelihoods import (
     Likelihood,
     MeanSquaredLikelihood,
 )
+from cryoscape.models.relaxations import RelaxationName, build_relaxation
 from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import fourier
 from cryoscape.physics.fourier_voxels import SliceSampler
 from cryoscape.physics.resolution import soft_sphere
 from cryoscape.priors.base import LatentPrior
-from cryoscape.priors.normal import NormalPrior
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.structures.normal_modes import anisotropic_network_modes
 from cryoscape.structures.restraints import find_pairs
@@ -131,7 +131,7 @@ def world_coordinates(structure: AtomicModel, geometry: Geometry) -> Tensor:
 
 def build_prior(config: Config) -> LatentPrior:
     """Return the prior of a configuration."""
-    return NormalPrior(config.z_dim)
+    return config.prior.build(config.z_dim)
 
 
 def build_likelihood(config: Config, geometry: Geometry) -> Likelihood:
@@ -220,7 +220,16 @@ def _structure_decoder(
 ) -> StructureDecoder:
     scatterers = build_scatterers(config, structure)
     if isinstance(d, AtomicConfig):
-        return AtomicDecoder(config.z_dim, reference, scatterers, hidden=d.hidden, activation=d.activation)
+        return AtomicDecoder(
+            config.z_dim,
+            reference,
+            scatterers,
+            hidden=d.hidden,
+            activation=d.activation,
+            occupancy=d.occupancy,
+            chain=torch.as_tensor(structure.chain_index),
+            displace=d.displace,
+        )
     if isinstance(d, ModesConfig):
         n_modes = min(d.n_modes, 3 * len(structure) - 6)
         if n_modes < 1:
@@ -246,6 +255,14 @@ def _structure_decoder(
         activation=d.activation,
         temperature=d.temperature,
     )
+
+
+def relaxation_name(config: Config) -> RelaxationName:
+    """Relaxation of binary latents; by default what was found best for the decoder (docs/benchmarks.md)."""
+    if config.encoder.relaxation != "auto":
+        return config.encoder.relaxation
+    tied = isinstance(config.decoder, AtomicConfig) and config.decoder.occupancy == "tied"
+    return "straight-through" if tied else "exponential"
 
 
 def starts_linearly(config: Config) -> bool:
@@ -310,7 +327,9 @@ def build_model(config: Config, start: Start, geometry: Geometry, *, given: bool
         spacing=spacing,
     )
     feature_map = FeatureMap(settings, decoder.reference, likelihood, points)
-    encoder: Encoder | GivenPosterior = GivenPosterior(config.z_dim)
+    lives_in = config.prior.support
+    relaxation = build_relaxation(relaxation_name(config), e.sharpness)
+    encoder: Encoder | GivenPosterior = GivenPosterior(config.z_dim, lives_in, relaxation)
     if not given:
         encoder = Encoder(
             feature_map.size,
@@ -320,6 +339,8 @@ def build_model(config: Config, start: Start, geometry: Geometry, *, given: bool
             activation=e.activation,
             dropout=e.dropout,
             linear=starts_linearly(config),
+            support=lives_in,
+            relaxation=relaxation,
         )
     return ImageModel(feature_map, encoder, decoder, likelihood)
 

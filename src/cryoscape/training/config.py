@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cryoscape.models.relaxations import RelaxationName
+from cryoscape.priors.config import NormalConfig, PriorConfig
+from cryoscape.settings import Fraction, NonNegative, Positive, Section
 
 Features = Literal["auto", "image", "score", "field", "image+score", "score+field", "image+score+field"]
 Network = Literal["mlp", "residual", "cnn"]
 Activation = Literal["relu", "silu", "gelu", "leaky_relu"]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of every part: frozen, and unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class DataConfig(Section):
@@ -51,6 +46,11 @@ class EncoderConfig(Section):
     """`linear`: begin with the directions in which features vary more than noise does; `auto`: for maps."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the features left out at random in each step, against learning single images by heart."""
+    relaxation: RelaxationName | Literal["auto"] = "auto"
+    """What the decoder sees of binary latents in training (see `cryoscape.models.relaxations`); `auto`:
+    straight-through bits where chains are tied to them, exponential smoothing otherwise."""
+    sharpness: Positive | None = None
+    """Of the relaxation; each has its own default."""
     phase_flip: bool = True
     """Whether `image` features are phase-flipped, whitened and cut to the particle's window."""
     max_beads: Annotated[int, Field(ge=8)] = 512
@@ -80,6 +80,10 @@ class AtomicConfig(StructureDecoderConfig):
     kind: Literal["atomic"] = "atomic"
     hidden: tuple[int, ...] = (32, 64, 128, 256, 512)
     activation: Activation = "relu"
+    occupancy: Literal["none", "free", "tied"] = "none"
+    """Whether chains but the largest may be absent: as the network says, or chain k as bit k of z says."""
+    displace: bool = True
+    """Whether residues move; without, only what is present changes."""
 
 
 class ModesConfig(StructureDecoderConfig):
@@ -146,15 +150,6 @@ DecoderConfig = Annotated[
     AtomicConfig | ModesConfig | SegmentsConfig | FieldConfig | VoxelsConfig, Field(discriminator="kind")
 ]
 STRUCTURE_KINDS = ("atomic", "modes", "segments")
-
-
-class NormalConfig(Section):
-    """N(0, I)."""
-
-    kind: Literal["normal"] = "normal"
-
-
-PriorConfig = NormalConfig
 
 
 class GaussianConfig(Section):
@@ -228,6 +223,10 @@ class ObjectiveConfig(Section):
     """Nats per dimension below which the KL has no gradient (cryoSTAR: 3)."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Posterior samples per image and step."""
+    bound: Literal["elbo", "importance"] = "elbo"
+    """The evidence bound, or the tighter one that weights `samples` by their importance (IWAE)."""
+    gradient: Literal["relaxed", "leave-one-out"] = "relaxed"
+    """Of binary latents: through `encoder.relaxation`, or unbiased, from two samples or more."""
 
 
 class PosesConfig(Section):

@@ -35,6 +35,8 @@ def density_settings(run: Run, extra: dict[str, Any] | None = None) -> dict[str,
         "z_dim": run.config.z_dim,
         "data": {**run.config.data.model_dump(), "cutoff": run.geometry.cutoff},
         "decoder": {"kind": "voxels"},
+        # The population is that of the run; what is known of every particle is not changed by another one.
+        "prior": {"kind": "normal" if run.config.prior.support == "real" else "bernoulli"},
         "training": {"seed": t.seed, "device": t.device, "threads": t.threads},
     }
     return merged(base, extra or {})

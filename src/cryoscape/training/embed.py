@@ -11,13 +11,14 @@ from torch import Tensor
 from cryoscape.data.images import BandImages, ImageBatch
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
-from cryoscape.models.decoders.base import StructureDecoder
+from cryoscape.models.decoders.base import Scene, StructureDecoder
 from cryoscape.models.image_model import ImageModel
-from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.models.posteriors import Posterior
 from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
+from cryoscape.training.embedding import Embedding, posterior_table
 from cryoscape.training.hardware import set_threads
-from cryoscape.training.run import Embedding, Run, posterior_table
+from cryoscape.training.run import Run
 from cryoscape.training.sampling import held_out_mask, step_generator
 
 _SAMPLES = 4
@@ -78,7 +79,9 @@ def embed(
     target = torch.device(device)
     # Copies, so that the run itself stays on the CPU.
     model, prior = copy.deepcopy(run.image_model).to(target), copy.deepcopy(run.prior).to(target)
-    baseline = _best_single_object(model, prior, images, target)
+    # Where log Z is estimated, once for all particles.
+    log_z = 0.0 if prior.normalized else prior.log_partition().value
+    baseline = _best_single_scene(model, prior, images, target)
     held_out = np.ones(len(particles), dtype=bool)
     if own:
         held_out = held_out_mask(len(particles), run.config.data.held_out, run.config.training.seed)
@@ -89,15 +92,19 @@ def embed(
             file=run.path,
             remedy=f"Embed the particles with {run.info['latents_from']}.",
         )
-    table = None if given is None else posterior_table(given)
+    table = None if given is None else posterior_table(given, run.config.prior.support)
     parts: list[tuple[Tensor, ...]] = []
     with reporter_or_silent(progress).task("embedding", len(particles), "images") as task:
         for rows in torch.arange(len(particles)).split(256):
             batch = images.batch(rows).to(target)
             features = model.features(batch) if table is None else table[rows].to(target)
-            parts.append(_posterior(model, prior, batch, features, baseline, refine_steps, int(rows[0])))
+            parts.append(
+                _posterior(model, prior, log_z, batch, features, baseline, refine_steps, int(rows[0]))
+            )
             task.advance(len(rows))
-    mean, sd, log_likelihood, kl, gain = (torch.cat(column).cpu().numpy() for column in zip(*parts))
+    mean, sd, log_likelihood, kl, log_prior, gain = (
+        torch.cat(column).cpu().numpy() for column in zip(*parts)
+    )
     embedding = Embedding(
         uid=particles.uid,
         row=particles.row,
@@ -108,6 +115,7 @@ def embed(
         log_likelihood=log_likelihood,
         kl=kl,
         elbo=log_likelihood - kl,
+        log_prior=log_prior,
         gain=gain,
     )
     if own:
@@ -116,9 +124,9 @@ def embed(
 
 
 @torch.no_grad()
-def _best_single_object(
+def _best_single_scene(
     model: ImageModel, prior: LatentPrior, images: BandImages, device: torch.device
-) -> Tensor:
+) -> Scene:
     """Structure or map that explains all images best as the only one: what a homogeneous model would find.
 
     The best, on up to 512 particles, of the reference, the mean of the prior's objects, and a few of
@@ -128,21 +136,26 @@ def _best_single_object(
     z = prior.sample(256, torch.Generator().manual_seed(0)).to(device)
     decoder = model.decoder
     some = 16 if isinstance(decoder, StructureDecoder) else 2
-    candidates = [decoder.reference, decoder.mean_object(z), *decoder.objects(z[:some])]
+    candidates = [
+        decoder.scene(decoder.reference[None]),
+        decoder.mean_scene(z),
+        *(decoder(one[None]) for one in z[:some]),
+    ]
     rows = torch.linspace(0, len(images) - 1, min(512, len(images))).long()
     totals = torch.zeros(len(candidates))
     for part in rows.split(256):
         batch = images.batch(part).to(device)
-        totals += torch.stack([model.object_log_likelihood(one, batch).sum().cpu() for one in candidates])
+        totals += torch.stack([model.scene_log_likelihood(one, batch).sum().cpu() for one in candidates])
     return candidates[int(totals.argmax())]
 
 
 def _posterior(
     model: ImageModel,
     prior: LatentPrior,
+    log_z: float,
     batch: ImageBatch,
     features: Tensor,
-    baseline: Tensor,
+    baseline: Scene,
     refine_steps: int,
     seed: int,
 ) -> tuple[Tensor, ...]:
@@ -151,32 +164,33 @@ def _posterior(
     if refine_steps > 0:
         q = refine(model, prior, batch, q, refine_steps, seed)
     with torch.no_grad():
-        z = q.rsample(_SAMPLES, step_generator(seed, 0))
+        z = q.sample(_SAMPLES, step_generator(seed, 0))
         log_likelihood = torch.stack([model.log_likelihood(sample, batch) for sample in z]).mean(0)
-        kl = prior.kl_divergence(q, z)
-        gain = log_likelihood - kl - model.object_log_likelihood(baseline, batch)
-    return q.mean, q.stddev, log_likelihood, kl, gain
+        kl = prior.kl_divergence(q, z) + log_z
+        log_prior = prior.log_prob(z).mean(0)
+        gain = log_likelihood - kl - model.scene_log_likelihood(baseline, batch)
+    return q.mean, q.stddev, log_likelihood, kl, log_prior, gain
 
 
 def refine(
     model: ImageModel,
     prior: LatentPrior,
     batch: ImageBatch,
-    q: DiagonalGaussian,
+    q: Posterior,
     steps: int,
     seed: int,
     rate: float = 0.05,
-) -> DiagonalGaussian:
+) -> Posterior:
     """Improve the posterior of each particle on its own evidence bound (semi-amortised inference).
 
-    Kim et al. 2018. Adam on mean and log-variance; the answer with the higher bound, refined or not, is
-    kept for each particle.
+    Kim et al. 2018. Adam on the parameters of each particle's posterior; the answer with the higher bound,
+    refined or not, is kept for each particle.
 
     Parameters
     ----------
     model, prior, batch
         The model and B particles.
-    q : DiagonalGaussian
+    q : Posterior
         Where to start.
     steps : int
     seed : int
@@ -186,30 +200,25 @@ def refine(
 
     Returns
     -------
-    DiagonalGaussian
+    Posterior
     """
-    mean = q.mean.detach().clone().requires_grad_()
-    log_var = q.log_var.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([mean, log_var], lr=rate)
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in q.leaves()]
+    optimizer = torch.optim.Adam(leaves, lr=rate)
     for step in range(steps):
-        now = DiagonalGaussian(mean, log_var)
+        now = q.with_leaves(*leaves)
         z = now.rsample(1, step_generator(seed, step))
         bound = model.log_likelihood(z[0], batch) - prior.kl_divergence(now, z)
         optimizer.zero_grad()
         (-bound.sum()).backward()
         optimizer.step()
-    refined = DiagonalGaussian(mean.detach(), log_var.detach())
+    refined = q.with_leaves(*(leaf.detach() for leaf in leaves))
     with torch.no_grad():
         better = _bound(model, prior, batch, refined, seed) > _bound(model, prior, batch, q, seed)
-        keep = better[:, None]
-        return DiagonalGaussian(
-            torch.where(keep, refined.mean, q.mean), torch.where(keep, refined.log_var, q.log_var)
-        )
+        pairs = zip(refined.leaves(), q.leaves())
+        return q.with_leaves(*(torch.where(better[:, None], new, old) for new, old in pairs))
 
 
-def _bound(
-    model: ImageModel, prior: LatentPrior, batch: ImageBatch, q: DiagonalGaussian, seed: int
-) -> Tensor:
-    z = q.rsample(_SAMPLES, step_generator(seed, 1_000))
+def _bound(model: ImageModel, prior: LatentPrior, batch: ImageBatch, q: Posterior, seed: int) -> Tensor:
+    z = q.sample(_SAMPLES, step_generator(seed, 1_000))
     log_likelihood = torch.stack([model.log_likelihood(sample, batch) for sample in z]).mean(0)
     return log_likelihood - prior.kl_divergence(q, z)

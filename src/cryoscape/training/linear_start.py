@@ -10,6 +10,8 @@ combinations that hold signal, and lambda - 1 their signal-to-noise ratio.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from scipy.linalg import eigh
 from torch import Tensor
@@ -41,7 +43,7 @@ def start_linearly(
     """Set the linear part of an encoder to the posterior of a linear-Gaussian model of its features.
 
     Along an eigenvector, in units of the noise, t = sqrt(l) z + n with z and n of variance 1 has the
-    posterior mean sqrt(l) t / (1 + l) and variance 1 / (1 + l).
+    posterior mean sqrt(l) t / (1 + l) and variance 1 / (1 + l). For bits see `bits_from_scores`.
 
     Parameters
     ----------
@@ -85,9 +87,57 @@ def start_linearly(
     axes = torch.from_numpy(vectors.copy()).flip(1)
     encoder.linear.weight.zero_()
     encoder.linear.bias.zero_()
+    if encoder.support == "binary":
+        parts = (images.batch(part).to(device) for part in rows.split(256))
+        scores = torch.cat(
+            [encoder.standardised(features.rows(batch)).double().cpu() @ axes for batch in parts]
+        )
+        to_logits = bits_from_scores(scores, ratio, seed)
+        encoder.linear.weight.copy_((axes @ to_logits.T).T)
+        return ratio
     encoder.linear.weight[:k] = (axes * (ratio.sqrt() / (1 + ratio))).T.to(encoder.linear.weight)
     encoder.linear.bias[k:] = -(1 + ratio).log().to(encoder.linear.bias)
     return ratio
+
+
+def bits_from_scores(scores: Tensor, ratio: Tensor, seed: int) -> Tensor:
+    """Linear map from scores with unit noise to the log odds of bits, each its own source of the signal.
+
+    The principal directions of several bits mix them; what tells bits apart is that they are independent, or
+    nearly so, and far from normal: FastICA (Hyvarinen 1999) finds them, up to their order and sign. A source
+    u = a (2 b - 1) + n of unit variance, with noise of variance v and a^2 = 1 - v, has log odds 2 a u / v.
+
+    Parameters
+    ----------
+    scores : Tensor, shape (N, k)
+        Along the generalised eigenvectors.
+    ratio : Tensor, shape (k,)
+        Their signal-to-noise ratios; those that do not stand out are left as they are.
+    seed : int
+
+    Returns
+    -------
+    Tensor, shape (k, k)
+        Rows: bits; columns: scores.
+    """
+    from sklearn.decomposition import FastICA
+
+    visible = ratio > FAINT
+    m = int(visible.sum())
+    out = torch.diag(2 * ratio.sqrt()).double()
+    if m < 2:
+        return out
+    ica = FastICA(m, whiten="unit-variance", random_state=seed, max_iter=500, tol=1e-3)
+    with warnings.catch_warnings():
+        # A start that has not quite converged serves as well.
+        warnings.simplefilter("ignore")
+        ica.fit(scores[:, visible].numpy())
+    unmixing = torch.from_numpy(ica.components_)
+    noise = unmixing.square().sum(1).clamp(1e-3, 1 - FAINT)
+    rows = (2 * (1 - noise).sqrt() / noise)[:, None] * unmixing
+    out[:m] = 0.0
+    out[:m, visible] = rows
+    return out
 
 
 def noise_batch(model: ImageModel, batch: ImageBatch, generator: torch.Generator) -> ImageBatch:

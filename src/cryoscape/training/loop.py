@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,21 +20,21 @@ from cryoscape.models.image_model import ImageModel
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
+from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training import checkpoint
 from cryoscape.training.config import Config, FieldConfig, VoxelsConfig
 from cryoscape.training.features import FeatureTable
+from cryoscape.training.held_out import WATCHED, held_out_bound
+from cryoscape.training.interruption import Interrupted, StopRequest
 from cryoscape.training.linear_start import start_linearly
 from cryoscape.training.metrics import MetricsLog
-from cryoscape.training.objective import Terms, evaluate_terms
+from cryoscape.training.objective import Evaluated, evaluate_terms
+from cryoscape.training.population import PopulationLearner
 from cryoscape.training.pose_table import Correction, PoseCorrections
 from cryoscape.training.restraining import Restraints
 from cryoscape.training.sampling import BatchOrder, step_generator
 from cryoscape.training.schedule import kl_weight, learning_rate
 from cryoscape.training.spectral_prior import EVERY, SpectralPrior
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by a signal after its checkpoint was saved."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,8 @@ class Parts:
         Given posteriors, in place of what an encoder reads.
     poses : PoseCorrections or None
         Corrections of the poses of all particles.
+    structure : AtomicModel or None
+        The reference, where there is one.
     """
 
     model: ImageModel
@@ -71,6 +69,7 @@ class Parts:
     n_training: int
     latents: Tensor | None = None
     poses: PoseCorrections | None = None
+    structure: AtomicModel | None = None
 
 
 class TrainingStep(nn.Module):
@@ -78,7 +77,7 @@ class TrainingStep(nn.Module):
 
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__()
-        self.model, self.prior = parts.model, parts.prior
+        self.model = parts.model
         self._restraints, self._n, self._config = parts.restraints, parts.n_training, config
 
     def forward(
@@ -87,12 +86,13 @@ class TrainingStep(nn.Module):
         features: Tensor,
         beta: float,
         generator: torch.Generator,
+        prior: LatentPrior,
         correction: Correction | None = None,
-    ) -> tuple[Terms, Tensor]:
-        """Terms of a batch, and its projections."""
+    ) -> Evaluated:
+        """Evaluate the objective of a batch under a prior."""
         return evaluate_terms(
             self.model,
-            self.prior,
+            prior,
             self._restraints,
             batch,
             features,
@@ -158,6 +158,7 @@ class Trainer:
             fused=True,
         )
         self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.population = PopulationLearner(parts.prior, config, total, parts.structure)
         self.spectrum: SpectralPrior | None = None
         if isinstance(config.decoder, VoxelsConfig) and isinstance(parts.model.decoder, VoxelDecoder):
             strength = config.decoder.smoothness
@@ -175,7 +176,7 @@ class Trainer:
         self.step = 0
         self.best = -math.inf
         self._refresh_at = {round(f * total) for f in config.encoder.refresh}
-        self._stop: str | None = None
+        self._stop = StopRequest()
 
     # -- start ---------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Trainer:
             # What a killed process was writing.
             stump.unlink(missing_ok=True)
         checkpoint.load_module(self.parts.model, groups["model"], path)
-        checkpoint.load_module(self.parts.prior, groups.get("prior", {}), path)
+        self.population.restore(groups, path)
         checkpoint.restore_optimizer(self.optimizer, groups.get("optimizer", {}))
         if self.ema is not None:
             checkpoint.load_module(self.ema.module, groups["ema"], path)
@@ -235,8 +236,8 @@ class Trainer:
         """Write a checkpoint from which training goes on bit for bit."""
         groups = {
             "model": self.parts.model.state_dict(),
-            "prior": self.parts.prior.state_dict(),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            **self.population.tensors(),
         }
         header: dict[str, Any] = {"step": self.step, "best": self.best, "log": self.log.state()}
         if self.ema is not None:
@@ -263,7 +264,7 @@ class Trainer:
         t = self.config.training
         self.parts.model.train()
         saved = time.monotonic()
-        with self._signals(), self.progress.task("training", self.total, "steps") as task:
+        with self._stop.listening(), self.progress.task("training", self.total, "steps") as task:
             task.advance(self.step)
             while self.step < self.total:
                 try:
@@ -277,15 +278,15 @@ class Trainer:
                 last = self.step == self.total
                 if self.step % t.log_every == 0 or last:
                     row = self.log.flush(self.step)
-                    task.status(f"elbo {row['elbo']:.1f} nats, KL {row['kl']:.1f}")
+                    task.status(_status(row))
                 if last or self.step % max(1, self.total // 20) == 0:
                     self._watch()
                 if last or time.monotonic() - saved > 60 * t.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
-                if self._stop and not last:
+                if self._stop.signal and not last:
                     self.save()
-                    raise Interrupted(self._stop)
+                    raise Interrupted(self._stop.signal)
 
     def _one_step(self) -> None:
         c, model = self.config, self.parts.model
@@ -304,7 +305,13 @@ class Trainer:
         correction = None
         if poses is not None and self.step >= c.poses.start * self.total:
             correction = poses.at(rows.to(self.device))
-        terms, projections = self.module(batch, self.features.rows(batch), beta, generator, correction)
+        population = self.population
+        if population.due(self.step):
+            self._start_population(beta)
+        population.place_exemplars(self.step, model, self._features_of)
+        prior = population.at(self.step)
+        found = self.module(batch, self.features.rows(batch), beta, generator, prior, correction)
+        terms = found.terms
         if not bool(torch.isfinite(terms.loss)):
             raise InputError(
                 f"training diverged: the loss of step {self.step + 1} is not finite",
@@ -317,6 +324,7 @@ class Trainer:
         if self.spectrum is not None:
             self.spectrum.add_gradient(self.step)
         self.optimizer.step()
+        population.learn(self.step, found.z.flatten(0, 1))
         if poses is not None and correction is not None:
             # The loss is a mean over the batch; a pose belongs to one image alone.
             poses.update(correction, c.poses.lr * rate / c.training.lr)
@@ -331,9 +339,9 @@ class Trainer:
         # The first tenth of a run would teach the gain that nothing has been learnt yet.
         if self.step >= 0.1 * self.total:
             model.likelihood.observe(
-                batch.images, projections, batch.ctf, batch.group, model.decoder.coverage
+                batch.images, found.projections, batch.ctf, batch.group, model.decoder.coverage
             )
-        self.log.add(terms, beta=beta, lr=rate, images=len(rows))
+        self.log.add(terms, beta=beta, lr=rate, images=len(rows), whole=prior.normalized)
 
     @torch.no_grad()
     def _refresh(self) -> None:
@@ -344,44 +352,39 @@ class Trainer:
         z = torch.cat([model.posterior(self.features.rows(batch)).mean for batch in batches])
         model.feature_map.take_anchor(model.decoder.mean_object(z), model.likelihood)
         self.features.build(self.progress)
+        self.population.forget_features()
+
+    def _features_of(self, rows: Tensor) -> Tensor:
+        """Encoder input of some rows."""
+        return self.features.rows(self.parts.images.batch(rows).to(self.device))
+
+    def _start_population(self, beta: float) -> None:
+        """Let the learned prior take over from N(0, I)."""
+        with self.progress.task("prior", 1) as task:
+            self.population.take_over(self.parts.model, self.parts.order.rows, self._features_of, beta)
+            task.advance(1)
 
     @torch.no_grad()
     def _watch(self) -> None:
         """Evidence bound of held-out particles; keep the best once the KL has its full weight."""
-        rows = self.parts.held_out[:1024]
+        rows = self.parts.held_out[:WATCHED]
         if not len(rows):
             return
-        model, total, count = self.parts.model.eval(), 0.0, 0
-        kl_total = 0.0
-        for part in rows.split(256):
-            batch = self.parts.images.batch(part).to(self.device)
-            q = model.posterior(self.features.rows(batch))
-            z = q.rsample(1, step_generator(self.config.training.seed, -1))[0]
-            kl = self.parts.prior.kl_divergence(q)
-            total += float((model.log_likelihood(z, batch) - kl).sum())
-            kl_total += float(kl.sum())
-            count += len(part)
+        model, seed = self.parts.model.eval(), self.config.training.seed
+        batches = (self.parts.images.batch(part).to(self.device) for part in rows.split(256))
+        pairs = ((batch, self.features.rows(batch)) for batch in batches)
+        found = held_out_bound(model, self.population.at(self.step), pairs, seed)
         model.train()
-        self.log.held_out(self.step, elbo=total / count, kl=kl_total / count)
+        self.log.held_out(self.step, elbo=found.elbo, kl=found.kl, log_z_err=found.log_z_err)
+        for fault in self.population.new_faults(self.step):
+            self.progress.note(f"prior: {fault}")
         ramped = self.step >= self.config.objective.ramp * self.total
-        if ramped and total / count > self.best:
-            self.best = total / count
+        if ramped and found.elbo > self.best:
+            self.best = found.elbo
             self.save("best")
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn Ctrl-C and SIGTERM into a checkpoint at the end of the step."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop = signal.Signals(number).name
-
-        try:
-            old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            # Signals belong to the main thread; elsewhere the caller handles them.
-            old = {}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+def _status(row: dict[str, float]) -> str:
+    if "elbo" in row:
+        return f"elbo {row['elbo']:.1f} nats, KL {row['kl']:.1f}"
+    return f"log-likelihood {row['log_likelihood']:.1f} nats"

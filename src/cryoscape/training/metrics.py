@@ -25,8 +25,11 @@ COLUMNS = (
     "penalty",
     "beta",
     "lr",
+    "log_z_err",
     "seconds",
 )
+
+_NEED_LOG_Z = ("loss", "elbo", "kl", "weighted_kl")
 
 
 class MetricsLog:
@@ -44,6 +47,7 @@ class MetricsLog:
         self._path = path
         self._sums: dict[str, float] = {}
         self._count = 0
+        self._whole = True
         self._images = 0
         self._seconds = 0.0
         self._clock = time.monotonic()
@@ -53,9 +57,23 @@ class MetricsLog:
 
             self._writer = SummaryWriter(str(tensorboard))
 
-    def add(self, terms: Terms, *, beta: float, lr: float, images: int) -> None:
-        """Count one step."""
-        for name, value in {**terms.numbers(), "beta": beta, "lr": lr}.items():
+    def add(self, terms: Terms, *, beta: float, lr: float, images: int, whole: bool = True) -> None:
+        """Count one step.
+
+        Parameters
+        ----------
+        terms : Terms
+        beta, lr : float
+            In force.
+        images : int
+            Of the batch.
+        whole : bool
+            Whether the KL term is all there. Without the log Z of the prior neither it nor the bound is
+            written: that of held-out particles is, with its error.
+        """
+        self._whole &= whole
+        numbers = terms.numbers()
+        for name, value in {**numbers, "beta": beta, "lr": lr}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
         self._images += images
@@ -63,11 +81,13 @@ class MetricsLog:
     def flush(self, step: int) -> dict[str, float]:
         """Write the means since the last call, and return them."""
         row = {name: value / max(self._count, 1) for name, value in self._sums.items()}
+        if not self._whole:
+            row = {name: value for name, value in row.items() if name not in _NEED_LOG_Z}
         self._write({"step": step, "images": self._images, "split": "train", **row})
-        self._sums, self._count = {}, 0
+        self._sums, self._count, self._whole = {}, 0, True
         return row
 
-    def held_out(self, step: int, **values: float) -> None:
+    def held_out(self, step: int, **values: float | None) -> None:
         """Write a line of the held-out particles."""
         self._write({"step": step, "images": self._images, "split": "held_out", **values})
 
@@ -76,6 +96,7 @@ class MetricsLog:
         return {
             "sums": dict(self._sums),
             "count": self._count,
+            "whole": self._whole,
             "images": self._images,
             "seconds": self.seconds,
         }
@@ -83,6 +104,7 @@ class MetricsLog:
     def restore(self, state: dict[str, Any], step: int) -> None:
         """Go back to a checkpoint: later lines are dropped from the file."""
         self._sums, self._count, self._images = dict(state["sums"]), state["count"], state["images"]
+        self._whole = state["whole"]
         self._seconds, self._clock = state["seconds"], time.monotonic()
         if not self._path.is_file():
             return

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from cryoscape.data.images import ImageBatch
+from cryoscape.models.decoders.base import StructureDecoder
+from cryoscape.models.estimators import importance_bound, with_score
 from cryoscape.models.image_model import ImageModel
-from cryoscape.models.posteriors import DiagonalGaussian
+from cryoscape.models.posteriors import Bernoulli, DiagonalGaussian, Posterior
+from cryoscape.models.relaxed_prior import relaxed_log_prior
 from cryoscape.physics import fourier
 from cryoscape.priors.base import LatentPrior
+from cryoscape.priors.machines.machine import BoltzmannMachine
+from cryoscape.priors.normal import NormalPrior
 from cryoscape.training.config import ObjectiveConfig
 from cryoscape.training.pose_table import Correction
 from cryoscape.training.restraining import Restraints, RestraintTerms
@@ -29,7 +34,8 @@ class Terms:
     kl : Tensor
         KL(q(z|x) || p(z)), unweighted.
     weighted_kl : Tensor
-        What enters the loss: weight and free bits applied.
+        What enters the loss: weight and free bits applied, or the distance of log p(x|z) from the
+        importance-weighted bound.
     bond, network, clash : Tensor
         Restraint energies.
     penalty : Tensor
@@ -61,6 +67,24 @@ class Terms:
         return {"loss": float(self.loss.detach()), "elbo": float(self.elbo.detach()), **out}
 
 
+@dataclass
+class Evaluated:
+    """The objective of a batch, and what else a step needs of it.
+
+    Attributes
+    ----------
+    terms : Terms
+    projections : Tensor, shape (B, box, box // 2 + 1)
+        Of the last posterior sample, detached: for the running noise estimate.
+    z : Tensor, shape (K, B, d)
+        What the prior learns from, detached: the posterior samples; of bits their probabilities (1, B, d).
+    """
+
+    terms: Terms
+    projections: Tensor
+    z: Tensor
+
+
 def evaluate_terms(
     model: ImageModel,
     prior: LatentPrior,
@@ -75,8 +99,8 @@ def evaluate_terms(
     n_particles: int,
     generator: torch.Generator,
     correction: Correction | None = None,
-) -> tuple[Terms, Tensor]:
-    """All terms of the objective for one batch, and the projections for the running noise estimate.
+) -> Evaluated:
+    """All terms of the objective for one batch.
 
     Parameters
     ----------
@@ -103,13 +127,11 @@ def evaluate_terms(
 
     Returns
     -------
-    terms : Terms
-    projections : Tensor, shape (B, box, box // 2 + 1)
-        Of the last posterior sample, detached.
+    Evaluated
     """
-    q = model.posterior(features)
-    q = DiagonalGaussian(q.mean.float(), q.log_var.float())
-    samples = q.rsample(objective.samples, generator)
+    q = model.posterior(features).float()
+    scored = objective.gradient == "leave-one-out"
+    samples = (q.sample if scored else q.rsample)(objective.samples, generator)
     box, pixel_size = model.likelihood.box, model.likelihood.pixel_size
     rotations, phase = batch.rotations, None
     if correction is not None:
@@ -126,10 +148,13 @@ def evaluate_terms(
             value = model.likelihood.log_prob(batch.images, projections, batch.ctf, batch.group)
         log_likelihoods.append(value / model.decoder.coverage)
     with full_precision(features.device):
+        likelihoods = torch.stack(log_likelihoods)
+        if scored:
+            likelihoods = with_score(likelihoods, q.log_prob(samples))
         terms = _with_restraints(
             q,
             samples,
-            torch.stack(log_likelihoods).mean(),
+            likelihoods,
             model,
             prior,
             restraints,
@@ -142,7 +167,9 @@ def evaluate_terms(
         )
     if correction is not None:
         terms = replace(terms, penalty=terms.penalty + correction.penalty().mean())
-    return terms, projections.detach()
+    # Of bits the mean says all that a machine learns from: the mean of a pairwise energy is that of the mean.
+    seen = q.mean[None] if prior.support == "binary" else samples
+    return Evaluated(terms, projections.detach(), seen.detach())
 
 
 def full_precision(device: torch.device) -> torch.autocast:
@@ -151,7 +178,7 @@ def full_precision(device: torch.device) -> torch.autocast:
 
 
 def _with_restraints(
-    q: DiagonalGaussian,
+    q: Posterior,
     samples: Tensor,
     log_likelihood: Tensor,
     model: ImageModel,
@@ -167,9 +194,12 @@ def _with_restraints(
 ) -> Terms:
     kl = prior.kl_divergence(q, samples)
     weighted = beta * kl
+    if objective.bound == "importance":
+        under_prior, under_q = sample_densities(prior, q, samples)
+        bound = importance_bound(log_likelihood, beta * under_prior, beta * under_q)
+        weighted = log_likelihood.mean(0) - bound
     if objective.free_bits > 0:
-        per_dimension = 0.5 * (q.mean.square() + q.log_var.exp() - 1.0 - q.log_var)
-        weighted = beta * per_dimension.clamp_min(objective.free_bits).sum(-1)
+        weighted = beta * _at_least(kl, q, prior, objective.free_bits)
     zero = kl.new_zeros(())
     strain = RestraintTerms(zero, zero, zero)
     if restraints is not None:
@@ -180,7 +210,7 @@ def _with_restraints(
         if balance > 0:
             strain = strain.scaled(_balance_factor(model, samples[-1].detach(), batch, restraints, balance))
     return Terms(
-        log_likelihood=log_likelihood,
+        log_likelihood=log_likelihood.mean(),
         kl=kl.mean(),
         weighted_kl=weighted.mean(),
         bond=strain.bond,
@@ -190,14 +220,40 @@ def _with_restraints(
     )
 
 
+def sample_densities(prior: LatentPrior, q: Posterior, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Log p(z) and log q(z|x) of posterior samples, each (K, B); log p lacks the log Z of a machine.
+
+    Relaxed bits have densities of their own, under the machine and under the posterior.
+    """
+    if isinstance(q, Bernoulli):
+        assert isinstance(prior, BoltzmannMachine)
+        bias, matrix = prior.pairs.parts()
+        return relaxed_log_prior(z, bias, matrix, 0.0, q.relaxation), q.relaxed_log_prob(z)
+    constant = prior.log_partition().value if prior.normalized else 0.0
+    return -prior.energy(z) - constant, q.log_prob(z)
+
+
+def _at_least(kl: Tensor, q: Posterior, prior: LatentPrior, bits: float) -> Tensor:
+    """KL with no gradient below `bits` nats a dimension, shape (B,).
+
+    Only a KL that is a sum over dimensions can be held back in each of them; of others the total is.
+    """
+    if isinstance(prior, NormalPrior) and isinstance(q, DiagonalGaussian):
+        per_dimension = 0.5 * (q.mean.square() + q.log_var.exp() - 1.0 - q.log_var)
+        return per_dimension.clamp_min(bits).sum(-1)
+    return kl.clamp_min(bits * prior.z_dim)
+
+
 def _balance_factor(
     model: ImageModel, z: Tensor, batch: ImageBatch, restraints: Restraints, balance: float
 ) -> float:
     """Factor, at most 1, that holds the restraints' pull on the coordinates to `balance` of the data's."""
     coords = model.decoder.objects(z).detach().requires_grad_()
-    y = model.decoder.scene(coords).project(
-        batch.rotations, model.likelihood.box, model.likelihood.pixel_size
-    )
+    decoder = model.decoder
+    assert isinstance(decoder, StructureDecoder)
+    present = decoder.occupancy(z)
+    scene = decoder.scene(coords, None if present is None else present.detach())
+    y = scene.project(batch.rotations, model.likelihood.box, model.likelihood.pixel_size)
     data = model.likelihood.log_prob(batch.images, y, batch.ctf, batch.group).mean()
     pull = torch.autograd.grad(data, coords)[0].mean(0).norm()
     strain = restraints.terms(coords).total

@@ -8,10 +8,12 @@ import numpy as np
 
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
+from cryoscape.priors.config import BoltzmannConfig
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training.assemble import Geometry
-from cryoscape.training.config import STRUCTURE_KINDS, Config
-from cryoscape.training.run import Embedding, Run
+from cryoscape.training.config import STRUCTURE_KINDS, AtomicConfig, Config
+from cryoscape.training.embedding import Embedding
+from cryoscape.training.run import Run
 from cryoscape.training.run_folder import fingerprint
 
 
@@ -25,6 +27,27 @@ def refuse_unfit(
             f"the {kind} decoder needs a reference model",
             remedy="Give one with --model, or train maps: --decoder voxels.",
         )
+    prior = config.prior
+    if isinstance(prior, BoltzmannConfig) and prior.origin != "embeddings" and kind not in STRUCTURE_KINDS:
+        raise InputError(
+            f"switches cannot start from the {prior.origin} of a model: the {kind} decoder makes maps",
+            remedy="Use --decoder atomic, or --prior.origin embeddings.",
+        )
+    tied = isinstance(config.decoder, AtomicConfig) and config.decoder.occupancy == "tied"
+    if tied and prior.support != "binary":
+        raise InputError(
+            f"chains are tied to bits, and the {prior.kind} prior has none",
+            remedy="Give --prior rbm, or --decoder.occupancy free.",
+        )
+    if config.objective.gradient == "leave-one-out":
+        _refuse_leave_one_out(config)
+    if prior.support == "binary" and config.objective.free_bits > 0:
+        raise InputError(
+            f"free bits are defined for real latents, and the {prior.kind} prior is on bits",
+            remedy="Set --objective.free-bits 0, or choose another preset.",
+        )
+    if config.objective.bound == "importance":
+        _refuse_importance(config)
     if latents is not None and not np.array_equal(latents.uid, particles.uid):
         raise InputError(
             "the latents are not those of these particles",
@@ -96,4 +119,36 @@ def refuse_outside_box(model: AtomicModel, particles: Particles, geometry: Geome
             f"{outside} of {len(model)} residues of the model lie outside the box of {2 * half:.0f} A",
             file=model.path,
             remedy="Place the model in the map of these particles, or give --data.frame.",
+        )
+
+
+def _refuse_leave_one_out(config: Config) -> None:
+    """Refuse the unbiased gradient of bits where there are none, or one sample alone."""
+    if config.prior.support != "binary":
+        raise InputError(
+            f"the leave-one-out gradient is one of bits, and the {config.prior.kind} prior has none",
+            remedy="Leave --objective.gradient out.",
+        )
+    if config.objective.samples < 2 or config.objective.bound == "importance":
+        raise InputError(
+            "the leave-one-out gradient needs two samples or more, and the plain evidence bound",
+            remedy="Set --objective.samples 2 and --objective.bound elbo.",
+        )
+
+
+def _refuse_importance(config: Config) -> None:
+    """Refuse what the importance-weighted bound cannot be made of."""
+    if config.objective.samples < 2:
+        raise InputError(
+            "one sample has no importance weights", remedy="Set --objective.samples 2 or more, for example 5."
+        )
+    if config.objective.free_bits > 0:
+        raise InputError(
+            "free bits have no meaning in the importance-weighted bound",
+            remedy="Set --objective.free-bits 0, or --objective.bound elbo.",
+        )
+    if getattr(config.prior, "support", "") == "binary" and getattr(config.prior, "hidden", 0):
+        raise InputError(
+            "relaxed bits have no density under a machine with hidden units",
+            remedy="Set --prior.hidden 0, or --objective.bound elbo.",
         )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, fields
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,7 +19,6 @@ from cryoscape.data.images import BandImages
 from cryoscape.data.mrc import read_map
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
-from cryoscape.files import atomic_path
 from cryoscape.models.decoders.base import StructureDecoder, VolumeDecoder
 from cryoscape.models.density import structure_maps
 from cryoscape.models.image_model import ImageModel
@@ -30,80 +27,10 @@ from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training import checkpoint
 from cryoscape.training.assemble import Geometry, Start, build_model, build_prior
 from cryoscape.training.config import STRUCTURE_KINDS, Config
+from cryoscape.training.embedding import Embedding
+from cryoscape.training.population import prior_in_force
 from cryoscape.training.pose_table import PoseCorrections
 from cryoscape.training.run_folder import fingerprint
-
-
-@dataclass(frozen=True, eq=False)
-class Embedding:
-    """Posterior of every particle.
-
-    Attributes
-    ----------
-    uid : ndarray, shape (N,), uint64
-        The particle.
-    row : ndarray, shape (N,), int64
-        Its row in the input table, from 0.
-    half : ndarray, shape (N,), int8
-        Half-set, 1 or 2.
-    held_out : ndarray, shape (N,), bool
-        Never trained on.
-    z, z_sd : ndarray, shape (N, d), float32
-        Posterior mean and standard deviation.
-    log_likelihood : ndarray, shape (N,), float32
-        E_q log p(x|z) over pure noise, nats.
-    kl : ndarray, shape (N,), float32
-        KL(q || p), nats.
-    elbo : ndarray, shape (N,), float32
-        Their difference.
-    gain : ndarray, shape (N,), float32
-        elbo less log p(x | the best single structure): evidence for heterogeneity, nats.
-    """
-
-    uid: NDArray[np.uint64]
-    row: NDArray[np.int64]
-    half: NDArray[np.int8]
-    held_out: NDArray[np.bool_]
-    z: NDArray[np.float32]
-    z_sd: NDArray[np.float32]
-    log_likelihood: NDArray[np.float32]
-    kl: NDArray[np.float32]
-    elbo: NDArray[np.float32]
-    gain: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.z)
-
-    def write(self, path: Path) -> None:
-        """Save as .npz, whole or not at all."""
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **{f.name: getattr(self, f.name) for f in fields(self)})
-
-    @classmethod
-    def read(cls, path: Path) -> Embedding:
-        """Load what `write` saved.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, damaged or lacks a column.
-        """
-        if not path.is_file():
-            raise InputError("there is no embedding yet", file=path, remedy="Run: cryoscape embed RUN")
-        names = [f.name for f in fields(cls)]
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                columns = {name: stored[name] for name in names if name in stored}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise InputError(
-                "the embedding cannot be read", file=path, remedy="Run: cryoscape embed RUN"
-            ) from error
-        missing = [name for name in names if name not in columns]
-        if missing:
-            raise InputError(
-                f"the embedding lacks {', '.join(missing)}", file=path, remedy="Run: cryoscape embed RUN"
-            )
-        return cls(**columns)
 
 
 class Run:
@@ -245,6 +172,7 @@ class Run:
         prior = build_prior(self.config)
         checkpoint.load_module(model, groups.get("ema", groups["model"]), path)
         checkpoint.load_module(prior, groups.get("prior", {}), path)
+        prior = prior_in_force(prior, self.config, int(header["step"]), int(self.info["total_steps"]))
         return model.eval().requires_grad_(False), prior.eval().requires_grad_(False), header
 
     @property
@@ -313,6 +241,20 @@ class Run:
                 out[start : start + chunk] = (coords + offset).numpy()
         return out
 
+    def occupancy(self, z: NDArray[np.floating[Any]]) -> NDArray[np.float32] | None:
+        """Share of every residue's chain that is there, shape (n, N); None where all always are.
+
+        Parameters
+        ----------
+        z : ndarray, shape (n, d)
+        """
+        decoder = self.image_model.decoder
+        if not isinstance(decoder, StructureDecoder):
+            return None
+        with torch.no_grad():
+            chains = decoder.occupancy(self._points(z))
+        return None if chains is None else chains.numpy()[:, self.structure.chain_index]
+
     def decode_maps(self, z: NDArray[np.floating[Any]], chunk: int = 8) -> NDArray[np.float32]:
         """Density maps of latents, of any decoder.
 
@@ -366,12 +308,6 @@ class Run:
         """Draw latents from the prior, shape (n, d)."""
         generator = torch.Generator().manual_seed(seed)
         return self.prior.sample(n, generator).numpy().astype(np.float32)
-
-
-def posterior_table(latents: Embedding) -> torch.Tensor:
-    """Means and log-variances of given posteriors, shape (N, 2 d)."""
-    mean, sd = torch.from_numpy(latents.z), torch.from_numpy(latents.z_sd)
-    return torch.cat([mean, 2 * sd.clamp_min(1e-6).log()], dim=1).float()
 
 
 def read_metrics(path: Path) -> dict[str, NDArray[Any]]:

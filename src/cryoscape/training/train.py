@@ -29,8 +29,10 @@ from cryoscape.training.assemble import Geometry, Start, build_model, build_prio
 from cryoscape.training.config import STRUCTURE_KINDS, Config
 from cryoscape.training.consensus import find_consensus
 from cryoscape.training.embed import embed
+from cryoscape.training.embedding import posterior_table
 from cryoscape.training.hardware import build_fabric, set_threads
-from cryoscape.training.loop import Interrupted, Parts, Trainer
+from cryoscape.training.interruption import Interrupted
+from cryoscape.training.loop import Parts, Trainer
 from cryoscape.training.pose_table import PoseCorrections
 from cryoscape.training.refusals import (
     refuse_other_input,
@@ -40,7 +42,7 @@ from cryoscape.training.refusals import (
     refuse_used_folder,
 )
 from cryoscape.training.restraining import Restraints
-from cryoscape.training.run import Run, posterior_table
+from cryoscape.training.run import Run
 from cryoscape.training.run_folder import (
     copy_reference,
     describe_particles,
@@ -179,8 +181,9 @@ def train(
         order=BatchOrder(rows, config.training.batch, config.training.seed),
         held_out=torch.from_numpy(np.flatnonzero(held_out)),
         n_training=len(rows),
-        latents=None if latents is None else posterior_table(latents),
+        latents=None if latents is None else posterior_table(latents, config.prior.support),
         poses=_pose_corrections(config, len(particles), fabric.device),
+        structure=model,
     )
     total = total_steps(config.training, len(rows))
     if not resume:
