@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoscape.structures.atomic_model import AtomicModel
+from cryoscape.training.config import Config
 
 
 @dataclass
@@ -21,6 +22,7 @@ class FakeEmbedding:
     kl: np.ndarray
     elbo: np.ndarray
     gain: np.ndarray
+    log_prior: np.ndarray
 
 
 @dataclass
@@ -31,7 +33,7 @@ class FakeRun:
     modes: np.ndarray
     metrics: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
-    config: object = None
+    config: object = field(default_factory=Config)
     particles: object = None
     largest_chunk: int = 0
     has_structures: bool = True
@@ -39,6 +41,9 @@ class FakeRun:
     @property
     def structure(self):
         return self.model
+
+    def occupancy(self, z):
+        return None
 
     def decode(self, z):
         self.largest_chunk = max(self.largest_chunk, len(z))
@@ -61,7 +66,7 @@ class FakeMapRun:
     geometry: FakeGeometry = field(default_factory=FakeGeometry)
     metrics: dict = field(default_factory=dict)
     info: dict = field(default_factory=dict)
-    config: object = None
+    config: object = field(default_factory=Config)
     model: AtomicModel | None = None
     map_origin: tuple = (-48.0, -48.0, -48.0)
     largest_chunk: int = 0
@@ -156,9 +161,7 @@ def fake_run(path, n=400, z=None, z_sd=0.1, amplitude=3.0, seed=0, model=None):
     )
     embedding = fake_embedding(z, z_sd, rng)
     Path(path).mkdir(parents=True, exist_ok=True)
-    return FakeRun(
-        Path(path), model, embedding, modes, metrics(), dict(INFO), {"decoder": {"kind": "atomic"}}
-    )
+    return FakeRun(Path(path), model, embedding, modes, metrics(), dict(INFO))
 
 
 INFO = {"version": "0.1.0", "status": "finished", "seed": 0, "hardware": {"device": "cpu", "threads": 1}}
@@ -176,6 +179,7 @@ def fake_embedding(z, z_sd, rng):
         kl=np.full(n, 4.5, np.float32),
         elbo=(-6000 + rng.normal(0, 3, n)).astype(np.float32),
         gain=(5 + rng.normal(0, 2, n)).astype(np.float32),
+        log_prior=rng.normal(-4, 1, n).astype(np.float32),
     )
 
 
@@ -190,7 +194,7 @@ def fake_map_run(path, n=200, z=None, z_sd=0.1, seed=0):
         fake_embedding(z, z_sd, rng),
         metrics=metrics(),
         info=dict(INFO),
-        config={"decoder": {"kind": "voxels"}},
+        config=Config(decoder={"kind": "voxels"}),
     )
 
 

@@ -68,7 +68,7 @@ def test_what_a_run_of_maps_cannot_do(of_maps, tmp_path, cli, words, message):
 
 
 def test_too_much_is_refused_before_it_is_made(of_maps, tmp_path, cli, monkeypatch):
-    monkeypatch.setattr("cryoscape.cli.decode._ARRAY_LIMIT", 1000)
+    monkeypatch.setattr("cryoscape.cli.decoded_files._ARRAY_LIMIT", 1000)
     words = ["decode", "run", "--z", tmp_path / "z.npy", "-o"]
     code, _, err = cli(*words, tmp_path / "big.npz")
     assert code == 2

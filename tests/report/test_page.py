@@ -11,6 +11,7 @@ from cryoscape.analysis.evaluate import evaluate
 from cryoscape.errors import InputError
 from cryoscape.report.facts import list_files, settings
 from cryoscape.report.page import write_report
+from cryoscape.training.config import Config
 from tests.analysis.fakes import chain_model, fake_run, write_truth
 
 
@@ -132,7 +133,7 @@ def test_names_cannot_break_the_page(tmp_path):
     run = fake_run(
         tmp_path, n=60, model=model.__class__(**{**vars(model), "chain_id": np.full(20, "</script>")})
     )
-    run.config = {"note": "<b>bold</b> & </script>"}
+    run.config = Config(preset="<b>bold</b> & </script>")
     analyze(run, frames=3, clusters=2, mixture=2)
     text = write_report(run).read_text(encoding="utf-8")
     assert "<b>bold</b>" not in text

@@ -23,17 +23,19 @@ from cryoscape.analysis.components import (
 )
 from cryoscape.analysis.map_files import FOLDER, write_analysis_maps
 from cryoscape.analysis.map_variation import MapMoments, MapVariation, decoded_variation
+from cryoscape.analysis.prior_states import prior_findings
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.analysis.traversal import Traversal, traverse
 from cryoscape.errors import InputError
 from cryoscape.structures.ensemble import write_ensemble
 
 if TYPE_CHECKING:
-    from cryoscape.training.run import Embedding, Run
+    from cryoscape.training.embedding import Embedding
+    from cryoscape.training.run import Run
 
 _B_FACTOR = 8 * np.pi**2 / 3
 # Components below this many A rms, or below this share of the density, are not walked.
-_MOVES, _CHANGES = 0.01, 0.002
+_MOVES, _CHANGES, _VARIES = 0.01, 0.002, 1e-3
 # Less than this share of the scores predicted from the codes is said.
 _PREDICTED = 0.9
 
@@ -53,10 +55,11 @@ def analyze(
     """Analyse the embedding of a run and write what it shows.
 
     Walks go along the components of what the codes decode to, from the 5th to the 95th percentile of the
-    particles; groups are shown by the real particle nearest to their centre. A run that decodes structures
-    gets `ensemble/pc1.cif`, `pc2.cif`, ..., `ensemble/clusters.cif` and `analysis/motion.defattr`, with
-    B-factors of 8 pi^2/3 times the mean square displacement that the posterior's width implies. A run that
-    decodes maps gets `maps/pc1_000.mrc`, ..., `maps/cluster_01.mrc`, ..., `maps/mean.mrc` and
+    particles; groups are shown by the real particle nearest to their centre, and so are the states of a
+    learned prior. A run that decodes structures gets `ensemble/pc1.cif`, `pc2.cif`, ...,
+    `ensemble/clusters.cif`, `ensemble/states.cif` and `analysis/motion.defattr`, with B-factors of 8 pi^2/3
+    times the mean square displacement that the posterior's width implies. A run that decodes maps gets
+    `maps/pc1_000.mrc`, ..., `maps/cluster_01.mrc`, ..., `maps/state_01.mrc`, ..., `maps/mean.mrc` and
     `maps/variation.mrc` (standard deviation over the particles). A density stage takes walks and groups
     from the run whose codes it decodes. All get `analysis/analysis.json`, `analysis/analysis.npz` and
     `open_in_chimerax.cxc`.
@@ -109,6 +112,9 @@ def analyze(
         say("components of the decoded structures")
         motion = decoded_motion(run, z, n_components=max(components, 5), seed=seed)
         decoded, least, unit = motion.components, _MOVES, "A"
+        if run.occupancy(z[:1]) is not None:
+            # What comes and goes shows in the codes, not in where the residues are.
+            decoded, least, unit = latent, _VARIES, "code"
     else:
         say("components of the decoded maps")
         density, moments = decoded_variation(run, z, n_components=max(components, 5), seed=seed)
@@ -127,8 +133,12 @@ def analyze(
         )
         say("groups of particles")
         groups = cluster_particles(scores, clusters, seed)
+    prior = None
+    if run.config.prior.learned:
+        say("states of the prior")
+        prior = prior_findings(run, seed)
     mixed = fit_mixture(latent.scores, mixture, seed)
-    verdict = _judge(embedding, motion, density)
+    verdict = _judge(embedding, motion if unit == "A" else None, density)
     summary = AnalysisSummary(
         row=np.asarray(embedding.row, dtype=np.int64),
         latent=latent,
@@ -142,6 +152,7 @@ def analyze(
         warnings=_warnings(run, verdict, mixed.sizes, mixed.bic, density, parent),
         walk_unit=unit,
         walks_of=None if parent is None else str(run.info["latents_from"]),
+        prior=prior,
     )
     if moments is not None:
         say("writing the maps")
@@ -169,7 +180,8 @@ def _judge(embedding: Embedding, motion: Motion | None, density: MapVariation | 
 
 def _write_maps(run: Run, summary: AnalysisSummary, z: NDArray, moments: MapMoments) -> tuple[str, ...]:
     walks, groups = summary.traversals, summary.clusters
-    files = write_analysis_maps(run, walks, z[groups.particle], moments)
+    states = None if summary.prior is None else z[summary.prior.particle]
+    files = write_analysis_maps(run, walks, z[groups.particle], moments, states)
     assert summary.density is not None
     series = MapSeries(
         FOLDER, _frames(walks), len(groups.count), summary.density.level, float(moments.deviation.max())
@@ -189,7 +201,8 @@ def _write_structures(
     files = []
     for walk in summary.traversals:
         files.append(f"ensemble/{walk.name}.cif")
-        titles = [f"{walk.name} at {position:+.2f} A" for position in walk.position]
+        unit = summary.walk_unit if summary.walk_unit == "A" else "units of the code"
+        titles = [f"{walk.name} at {position:+.2f} {unit}" for position in walk.position]
         _write_codes(run, folder / files[-1], walk.z, walk.z_sd, titles, seed)
     for path in (folder / "ensemble").glob("pc*.cif"):
         # An earlier analysis with more walks must not be taken for this one.
@@ -200,6 +213,11 @@ def _write_structures(
     _write_codes(
         run, folder / files[-1], z[groups.particle], z_sd[groups.particle], _cluster_titles(summary), seed
     )
+    (folder / "ensemble/states.cif").unlink(missing_ok=True)
+    if summary.prior is not None and len(summary.prior.share):
+        files.append("ensemble/states.cif")
+        shown = summary.prior.particle
+        _write_codes(run, folder / files[-1], z[shown], z_sd[shown], _state_titles(summary), seed)
     assert summary.motion is not None
     files.append(write_motion_attribute(folder, run.structure, summary.motion.rmsf))
     files.append(
@@ -217,7 +235,14 @@ def _write_structures(
 def _write_codes(run: Run, path: Path, z: NDArray, z_sd: NDArray, titles: list[str], seed: int) -> None:
     codes = np.asarray(z, dtype=np.float32)
     variance = decoded_variance(run, codes, np.asarray(z_sd), seed=seed)
-    write_ensemble(path, run.structure, run.decode(codes), b_factors=_B_FACTOR * variance, titles=titles)
+    write_ensemble(
+        path,
+        run.structure,
+        run.decode(codes),
+        b_factors=_B_FACTOR * variance,
+        titles=titles,
+        occupancy=run.occupancy(codes),
+    )
 
 
 def _cluster_titles(summary: AnalysisSummary) -> list[str]:
@@ -225,6 +250,15 @@ def _cluster_titles(summary: AnalysisSummary) -> list[str]:
     return [
         f"cluster {k + 1}: {count} particles ({100 * count / n:.1f} %), row {summary.row[particle]}"
         for k, (count, particle) in enumerate(zip(groups.count, groups.particle))
+    ]
+
+
+def _state_titles(summary: AnalysisSummary) -> list[str]:
+    prior = summary.prior
+    assert prior is not None
+    return [
+        f"state {k + 1} of the prior: population {100 * share:.1f} %, row {summary.row[particle]}"
+        for k, (share, particle) in enumerate(zip(prior.share, prior.particle))
     ]
 
 

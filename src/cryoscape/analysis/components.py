@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    from cryoscape.training.run import Embedding, Run
+    from cryoscape.training.embedding import Embedding
+    from cryoscape.training.run import Run
 
 # Decoded structures held at once; a 13,000-residue complex then goes through in chunks of some 400.
 _CHUNK_BYTES = 64_000_000

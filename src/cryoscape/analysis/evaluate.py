@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.analysis.components import posterior
+from cryoscape.analysis.composition_evaluation import CompositionEvaluation, evaluate_composition
 from cryoscape.analysis.evaluation import Evaluation, VolumeEvaluation
+from cryoscape.analysis.junk_evaluation import JunkEvaluation, evaluate_junk
 from cryoscape.analysis.latent_evaluation import LatentEvaluation, evaluate_latents
 from cryoscape.analysis.map_evaluation import MapEvaluation, evaluate_maps
 from cryoscape.analysis.map_metrics import Maps
+from cryoscape.analysis.population_evaluation import PopulationEvaluation, evaluate_populations
 from cryoscape.analysis.records import write_arrays, write_json
 from cryoscape.analysis.structure_evaluation import evaluate_structures
 from cryoscape.analysis.true_imaging import TrueImaging
@@ -83,10 +86,13 @@ def evaluate(
         )
     z, state = posterior(embedding, run.path)[0], truth.state[rows]
     columns: dict[str, NDArray[Any]] = {"row": rows, "state": state.astype(np.int32)}
-    structures = None
+    structures, populations, composition = None, None, None
     if run.has_structures:
         structures, of_structures = evaluate_structures(run, truth, z, state)
         columns |= of_structures
+        if run.config.prior.learned and truth.present is None:
+            populations = evaluate_populations(run, truth)
+        composition = evaluate_composition(run, truth, z, state)
     imaging = TrueImaging.read(truth.path, rows)
     kept = np.flatnonzero(~imaging.junk)
     maps, curves = None, None
@@ -98,7 +104,8 @@ def evaluate(
         curves = record.arrays(rows[kept])
     controls = {name: points[kept] for name, points in imaging.controls.items()}
     codes = evaluate_latents(z[kept], state[kept], truth, controls)
-    result = _assemble(structures, maps, codes, truth, len(rows))
+    junk = evaluate_junk(embedding, imaging.junk)
+    result = _assemble(structures, maps, codes, populations, composition, junk, truth, len(rows))
     target = Path(run.path) / EVALUATION
     write_arrays(target.with_suffix(".npz"), columns)
     if curves is not None:
@@ -113,6 +120,9 @@ def _assemble(
     structures: Evaluation | None,
     maps: MapEvaluation | None,
     codes: LatentEvaluation | None,
+    populations: PopulationEvaluation | None,
+    composition: CompositionEvaluation | None,
+    junk: JunkEvaluation | None,
     truth: Truth,
     n_particles: int,
 ) -> Evaluation | VolumeEvaluation:
@@ -126,8 +136,17 @@ def _assemble(
         )
     )
     if structures is None:
-        return VolumeEvaluation(n_particles, maps, codes, truth.scenario, notes)
-    return replace(structures, maps=maps, codes=codes, warnings=(*structures.warnings, *notes))
+        return VolumeEvaluation(n_particles, maps, codes, junk, truth.scenario, notes)
+    warnings = (*structures.warnings, *notes)
+    return replace(
+        structures,
+        maps=maps,
+        codes=codes,
+        populations=populations,
+        composition=composition,
+        junk=junk,
+        warnings=warnings,
+    )
 
 
 def read_mask(run: Run, path: str | PathLike[str]) -> Maps:

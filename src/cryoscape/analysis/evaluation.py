@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from typing import Any
 
+from cryoscape.analysis.composition_evaluation import CompositionEvaluation
+from cryoscape.analysis.junk_evaluation import JunkEvaluation
 from cryoscape.analysis.latent_evaluation import LatentEvaluation
 from cryoscape.analysis.map_evaluation import MapEvaluation
+from cryoscape.analysis.population_evaluation import PopulationEvaluation
 from cryoscape.analysis.records import read_json
 from cryoscape.errors import InputError
 
@@ -95,6 +98,12 @@ class Evaluation:
         Decoded maps against true ones; None where the truth holds no atoms.
     codes : LatentEvaluation or None
         Codes against truth, poses and optics; None for very few particles or a single state.
+    populations : PopulationEvaluation or None
+        Of the run's prior against the truth; None where the prior was not learned, or composition varies.
+    composition : CompositionEvaluation or None
+        Subunits against the truth; None where none come and go, in the truth or in the run.
+    junk : JunkEvaluation or None
+        How well scores tell junk from particles; None where there is none.
     """
 
     n_particles: int
@@ -120,6 +129,9 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     maps: MapEvaluation | None = None
     codes: LatentEvaluation | None = None
+    populations: PopulationEvaluation | None = None
+    composition: CompositionEvaluation | None = None
+    junk: JunkEvaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -161,6 +173,8 @@ class VolumeEvaluation:
         Decoded maps against true ones; None where all particles are junk.
     codes : LatentEvaluation or None
         Codes against truth, poses and optics; None for very few particles or a single state.
+    junk : JunkEvaluation or None
+        How well scores tell junk from particles; None where there is none.
     scenario : str
         The simulation's name.
     warnings : tuple of str
@@ -170,6 +184,7 @@ class VolumeEvaluation:
     n_particles: int
     maps: MapEvaluation | None
     codes: LatentEvaluation | None
+    junk: JunkEvaluation | None = None
     scenario: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -202,6 +217,12 @@ def read_evaluation(path: str | PathLike[str]) -> Evaluation | VolumeEvaluation:
         content["warnings"] = tuple(content["warnings"])
         if kind is Evaluation:
             content["states"] = tuple(StateRow(**row) for row in content["states"])
+            found = content.get("populations")
+            content["populations"] = None if found is None else PopulationEvaluation(**found)
+            found = content.get("composition")
+            content["composition"] = None if found is None else CompositionEvaluation.from_dict(found)
+        found = content.get("junk")
+        content["junk"] = None if found is None else JunkEvaluation(**found)
         for name, part in (("maps", MapEvaluation), ("codes", LatentEvaluation)):
             content[name] = None if content.get(name) is None else part.from_dict(content[name])
         return kind(**{field.name: content[field.name] for field in fields(kind)})

@@ -22,7 +22,11 @@ _HEADER = 1024
 
 
 def write_analysis_maps(
-    run: Run, walks: tuple[Traversal, ...], groups: NDArray, moments: MapMoments
+    run: Run,
+    walks: tuple[Traversal, ...],
+    groups: NDArray,
+    moments: MapMoments,
+    states: NDArray | None = None,
 ) -> tuple[str, ...]:
     """Write the maps of an analysis and remove those of an earlier one.
 
@@ -36,6 +40,8 @@ def write_analysis_maps(
         Codes of the representatives, written as `maps/cluster_01.mrc`, ...
     moments : MapMoments
         Written as `maps/mean.mrc` and `maps/variation.mrc`.
+    states : ndarray, shape (b, d), optional
+        Codes of the representatives of the prior's states, written as `maps/state_01.mrc`, ...
 
     Returns
     -------
@@ -50,14 +56,17 @@ def write_analysis_maps(
     folder = Path(run.path)
     frames = [f"{FOLDER}/{walk.name}_{k:03d}.mrc" for walk in walks for k in range(len(walk.z))]
     clusters = [f"{FOLDER}/cluster_{k:02d}.mrc" for k in range(1, len(groups) + 1)]
-    names = [*frames, *clusters, MEAN, VARIATION]
-    for pattern in ("pc*_*.mrc", "cluster_*.mrc"):
+    own = [] if states is None else list(states)
+    stated = [f"{FOLDER}/state_{k:02d}.mrc" for k in range(1, len(own) + 1)]
+    names = [*frames, *clusters, *stated, MEAN, VARIATION]
+    for pattern in ("pc*_*.mrc", "cluster_*.mrc", "state_*.mrc"):
         # An earlier analysis with more of them must not be taken for this one.
         for path in (folder / FOLDER).glob(pattern):
             path.unlink()
     need_space(folder, len(names) * map_bytes(run), f"{len(names)} maps")
     write_maps(run, [z for walk in walks for z in walk.z], [folder / name for name in frames])
     write_maps(run, list(groups), [folder / name for name in clusters])
+    write_maps(run, own, [folder / name for name in stated])
     for name, data in ((MEAN, moments.mean), (VARIATION, moments.deviation)):
         write_map(folder / name, data, run.geometry.pixel_size, origin=run.map_origin)
     return tuple(names)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from cryoscape.analysis.clusters import cluster_particles
 from cryoscape.analysis.components import decoded_motion, latent_components, posterior
-from cryoscape.analysis.deconvolution import (
+from cryoscape.errors import InputError
+from cryoscape.priors.deconvolution import (
     DeconvolvedMixture,
     Measurements,
     fit_deconvolved,
     measurements,
 )
-from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
     from cryoscape.training.run import Run

@@ -15,7 +15,8 @@ from cryoscape.structures.geometry import bond_deviation, clash_counts
 from cryoscape.structures.restraints import find_pairs
 
 if TYPE_CHECKING:
-    from cryoscape.training.run import Embedding, Run
+    from cryoscape.training.embedding import Embedding
+    from cryoscape.training.run import Run
 
 _GEOMETRY_PARTICLES = 200
 _FRAME_OFFSET = 10.0

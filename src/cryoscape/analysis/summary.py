@@ -14,12 +14,14 @@ from cryoscape.analysis.clusters import Clusters, Mixture
 from cryoscape.analysis.collapse import CollapseVerdict
 from cryoscape.analysis.components import Motion, PrincipalComponents
 from cryoscape.analysis.map_variation import MapVariation
+from cryoscape.analysis.prior_states import PriorFindings
 from cryoscape.analysis.records import read_json, write_arrays, write_json
 from cryoscape.analysis.traversal import Traversal
 from cryoscape.errors import InputError
 
 _JSON, _ARRAYS = "analysis/analysis.json", "analysis/analysis.npz"
 _COMPONENTS = tuple(entry.name for entry in fields(PrincipalComponents))
+_PRIOR = ("weights", "share", "particle")
 _WALK = ("position", "z", "z_sd", "particle")
 
 
@@ -51,8 +53,11 @@ class AnalysisSummary:
         What the reader should know.
     density : MapVariation or None
         Of the decoded maps; None where the run decodes structures.
-    walk_unit : {"A", "density"}
-        Of the positions along the walks: A rms, or rms difference as a share of the density.
+    walk_unit : {"A", "density", "code"}
+        Of the positions along the walks: A rms, rms difference as a share of the density, or that of the
+        latent codes where chains come and go.
+    prior : PriorFindings or None
+        States of the run's own prior; None where it was not learned or has none.
     walks_of : str or None
         The run whose walks and groups these are, where they are not this one's own.
     """
@@ -70,11 +75,12 @@ class AnalysisSummary:
     density: MapVariation | None = None
     walk_unit: str = "A"
     walks_of: str | None = None
+    prior: PriorFindings | None = None
 
     @property
     def decoded(self) -> PrincipalComponents:
         """Components of what the codes decode to, structures or maps."""
-        if self.motion is not None:
+        if self.motion is not None and self.walk_unit != "code":
             return self.motion.components
         return self.latent if self.density is None else self.density.components
 
@@ -115,6 +121,7 @@ class AnalysisSummary:
                 "weight": self.mixture.weight,
                 "mean": self.mixture.mean,
             },
+            "prior": None if self.prior is None else self.prior.to_dict(self.row),
             "files": self.files,
             "warnings": self.warnings,
         }
@@ -158,6 +165,8 @@ class AnalysisSummary:
             arrays |= {f"walk_{walk.name}_{key}": getattr(walk, key) for key in _WALK}
         arrays |= {f"cluster_{key}": value for key, value in vars(self.clusters).items()}
         arrays |= {f"mixture_{key}": value for key, value in vars(self.mixture).items()}
+        if self.prior is not None:
+            arrays |= {f"prior_{key}": getattr(self.prior, key) for key in _PRIOR}
         if self.umap is not None:
             arrays["umap"] = self.umap
         write_arrays(Path(folder) / _ARRAYS, arrays)
@@ -214,6 +223,7 @@ class AnalysisSummary:
                 density=_density(content["density"], arrays) if content.get("density") else None,
                 walk_unit=content.get("walk_unit", "A"),
                 walks_of=content.get("walks_of"),
+                prior=_prior(content["prior"], arrays) if content.get("prior") else None,
             )
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise InputError(
@@ -229,6 +239,16 @@ def _density(stored: dict[str, Any], arrays: dict[str, np.ndarray]) -> MapVariat
         level=stored["contour_level"],
         decoded=stored["decoded"],
         predicted=stored["predicted"],
+    )
+
+
+def _prior(stored: dict[str, Any], arrays: dict[str, np.ndarray]) -> PriorFindings:
+    fields, couplings = stored["fields_kt"], stored["couplings_kt"]
+    return PriorFindings(
+        members=tuple(tuple(state["parts"]) for state in stored["states"]),
+        fields=None if fields is None else np.array(fields),
+        couplings=None if couplings is None else np.array(couplings),
+        **_prefixed("prior_", arrays),
     )
 
 

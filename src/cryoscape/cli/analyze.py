@@ -11,10 +11,12 @@ from cryoscape.cli.console import reporter, say, table
 from cryoscape.cli.options import RunFolder, one_thread
 
 if TYPE_CHECKING:
+    from cryoscape.analysis.prior_states import PriorFindings
     from cryoscape.analysis.summary import AnalysisSummary
 
 
-_SERIES = re.compile(r"(.*/(?:pc\d+|cluster)_)\d+(\.mrc)")
+_SERIES = re.compile(r"(.*/(?:pc\d+|cluster|state)_)\d+(\.mrc)")
+_LISTED = 12
 
 
 def analyze(
@@ -72,7 +74,35 @@ def describe(summary: AnalysisSummary) -> str:
         lines.append(table(("change of density", "rms, % of it", "share, %"), rows))
         if summary.walks_of is not None:
             lines.append(f"walks and groups are those of {summary.walks_of}")
+    if summary.prior is not None:
+        lines += _prior_lines(summary.prior)
     count = summary.clusters.count
     rows = [(str(k + 1), str(n), f"{100 * n / count.sum():.1f}") for k, n in enumerate(count)]
     lines.append(table(("group", "particles", "share, %"), rows))
     return "\n".join([*lines, *(f"warning: {text}" for text in summary.warnings)])
+
+
+def _prior_lines(prior: PriorFindings) -> list[str]:
+    """Populations of the prior's states, and the couplings of its switches."""
+    held, lines = prior.weights.sum(axis=0), []
+    rows = [
+        (str(k + 1), f"{100 * share:.1f}", f"{held[k]:.0f}", _parts(prior.members[k]))
+        for k, share in enumerate(prior.share[:_LISTED])
+    ]
+    if rows:
+        lines.append(table(("state of the prior", "population, %", "images", "made of"), rows))
+    if len(prior.share) > _LISTED:
+        rest = 100 * prior.share[_LISTED:].sum()
+        lines.append(f"and {len(prior.share) - _LISTED} more, {rest:.1f} % together")
+    if prior.couplings is not None:
+        m = len(prior.couplings)
+        strongest = sorted(
+            ((abs(prior.couplings[i, j]), i, j) for i in range(m) for j in range(i + 1, m)), reverse=True
+        )
+        said = ", ".join(f"{i + 1}-{j + 1} {prior.couplings[i, j]:+.2f}" for _, i, j in strongest[:6])
+        lines.append(f"couplings of the switches, kT, strongest first: {said}")
+    return lines
+
+
+def _parts(members: tuple[str, ...]) -> str:
+    return members[0] if len(members) == 1 else f"{len(members)} parts"

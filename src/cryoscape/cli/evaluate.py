@@ -12,9 +12,12 @@ from cryoscape.cli.options import RunFolder, need_file, one_thread
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
+    from cryoscape.analysis.composition_evaluation import CompositionEvaluation
     from cryoscape.analysis.evaluation import Evaluation, VolumeEvaluation
+    from cryoscape.analysis.junk_evaluation import JunkEvaluation
     from cryoscape.analysis.latent_evaluation import LatentEvaluation
     from cryoscape.analysis.map_evaluation import MapEvaluation
+    from cryoscape.analysis.population_evaluation import PopulationEvaluation
 
 _ROWS = 12  # states that fit on a screen
 
@@ -57,6 +60,12 @@ def describe(found: Evaluation | VolumeEvaluation) -> str:
         parts.append(_codes(found.codes))
     if isinstance(found, Evaluation):
         parts.append(_states(found))
+        if found.populations is not None:
+            parts.append(_populations(found.populations))
+        if found.composition is not None:
+            parts.append(_composition(found.composition))
+    if found.junk is not None:
+        parts.append(_junk(found.junk))
     return "\n".join(["\n\n".join(parts), *(f"warning: {text}" for text in found.warnings)])
 
 
@@ -126,21 +135,60 @@ def _codes(found: LatentEvaluation) -> str:
     )
 
 
+def _populations(found: PopulationEvaluation) -> str:
+    lines = [
+        f"populations of the {found.source}: total variation distance {found.distance:.3f} from the truth "
+        f"(sampling alone {found.floor:.3f}), largest error {100 * found.largest_error:.1f} %"
+    ]
+    if found.profile_error is not None:
+        lines.append(f"free energy along the path: error {found.profile_error:.2f} kT")
+    return "\n".join(lines)
+
+
+def _composition(found: CompositionEvaluation) -> str:
+    rows = [
+        (name, f"{100 * right:.1f}", f"{100 * chance:.1f}", f"{100 * share:.1f}", f"{100 * true:.1f}")
+        for name, right, chance, share, true in zip(
+            found.subunits, found.accuracy, found.majority, found.present, found.true_present
+        )
+    ]
+    lines = [
+        table(("subunit", "right %", "commoner %", "prior has %", "true %"), rows),
+        f"sets of subunits under the prior: total variation distance {found.distance:.3f} from the truth "
+        f"(sampling alone {found.floor:.3f}), mean log p {found.log_probability:.3f} nats of at most "
+        f"{-found.entropy:.3f}",
+    ]
+    if found.correlation is not None:
+        lines.append(f"couplings of the subunits: correlation {found.correlation:.2f} with the true ones")
+    return "\n".join(lines)
+
+
+def _junk(found: JunkEvaluation) -> str:
+    return (
+        f"{found.junk} junk images beside {found.particles} particles; the chance that junk scores lower: "
+        f"by evidence {found.evidence:.3f}, by gain over one structure {found.gain:.3f}, "
+        f"by the prior {found.log_prior:.3f}"
+    )
+
+
 def _spread(mean: float, sd: float) -> str:
     return f"{mean:.3f} ± {sd:.3f}"
 
 
 def _states(found: Evaluation) -> str:
     step = max(1, -(-len(found.states) // _ROWS))
+    learned = () if found.populations is None else found.populations.share
     rows = [
         (
             str(row.state),
             f"{100 * row.population:.1f}",
             f"{100 * row.nearest:.1f}",
+            *([f"{100 * learned[row.state]:.1f}"] if learned else []),
             "-" if row.rmsd is None else f"{row.rmsd:.2f}",
             f"{row.trivial:.2f}",
         )
         for row in found.states[::step]
     ]
     every = "" if step == 1 else f" (every {step}th)"
-    return table((f"state{every}", "true %", "nearest %", "RMSD, A", "trivial, A"), rows)
+    prior = ["prior %"] if learned else []
+    return table((f"state{every}", "true %", "nearest %", *prior, "RMSD, A", "trivial, A"), rows)

@@ -25,7 +25,9 @@ from cryoscape.cli.embed import embed
 from cryoscape.cli.evaluate import evaluate
 from cryoscape.cli.overrides import gather_section_options
 from cryoscape.cli.pose_search import pose_search
+from cryoscape.cli.prior import prior
 from cryoscape.cli.report import report
+from cryoscape.cli.sample import sample
 from cryoscape.cli.simulate import simulate
 from cryoscape.cli.states import states
 from cryoscape.cli.train import train
@@ -54,6 +56,8 @@ for _command in (
     density,
     analyze,
     states,
+    sample,
+    prior,
     pose_search,
     report,
 ):

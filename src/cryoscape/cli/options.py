@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 RunFolder = Annotated[Path, Parameter(help="Run folder.")]
 OutFolder = Annotated[Path, Parameter(name=["--out", "-o"], help="Output folder.")]
+DecodedOut = Annotated[
+    Path, Parameter(name=["--out", "-o"], help="OUT.npz, OUT.cif, OUT.bcif, OUT.pdb or OUT.mrc.")
+]
+Lowpass = Annotated[float | None, Parameter(help="Filter maps to this resolution, A.")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")]
 DataDir = Annotated[Path | None, Parameter(help="Folder to look for the stacks in.")]
 

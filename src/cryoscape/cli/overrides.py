@@ -175,6 +175,13 @@ def _input_error(
     source = file if _holds(from_file, name) else None
     context = problem.get("ctx", {})
     if problem["type"] == "extra_forbidden":
+        if name in valid:
+            kind = str(problem["loc"][-2])
+            return InputError(
+                f"{name} is not a setting of {kind}",
+                file=source,
+                remedy="It belongs to another kind; leave it out.",
+            )
         near = _nearest(name, valid)
         remedy = f"Did you mean {near}?" if near else f"Valid names: {', '.join(_siblings(name, valid))}."
         return InputError(f"unknown setting {name}", file=source, remedy=remedy)

@@ -23,7 +23,7 @@ def states(
     /,
     *,
     number: Annotated[
-        int | None, Parameter(name="--states", help="How many [what the latent codes show].")
+        int | None, Parameter(name="--states", help="How many [what prior or codes show].")
     ] = None,
     weights: Annotated[
         Path | None, Parameter(help="Memberships of your own: .npy, particles by states.")
@@ -39,7 +39,8 @@ def states(
     seed: int = 0,
 ) -> None:
     """Back-project the images of each state into half maps, and compare maps with models."""
-    from cryoscape.analysis.membership import find_states, read_weights
+    from cryoscape.analysis.membership import read_weights
+    from cryoscape.analysis.prior_states import states_of_run
     from cryoscape.analysis.states import make_states
     from cryoscape.report.state_plots import write_state_plots
     from cryoscape.training.hardware import find_device
@@ -52,8 +53,8 @@ def states(
     one_thread(threads)
     opened = Run.open(run)
     if weights is None:
-        reporter().note("groups of the latent codes")
-        membership = find_states(opened, number, seed)
+        reporter().note("states of the latent codes")
+        membership = states_of_run(opened, number, seed)
     else:
         membership = read_weights(weights, opened)
     summary = make_states(

@@ -46,7 +46,10 @@ def train(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Run folder to write.")],
     model: Annotated[Path | None, Parameter(help="Reference model, .cif or .pdb; maps need none.")] = None,
     decoder: Annotated[str | None, Parameter(help="atomic, modes, segments, field or voxels.")] = None,
-    prior: Annotated[str | None, Parameter(help="normal.")] = None,
+    prior: Annotated[
+        str | None,
+        Parameter(help="normal, mixture, vamp, flow, boltzmann, grbm; of bits bernoulli, bm, rbm or dbm."),
+    ] = None,
     likelihood: Annotated[str | None, Parameter(help="gaussian, correlation or mse.")] = None,
     preset: Annotated[
         str | None, Parameter(help="cryoscape (default), cryostar, cont, nma, cryosphere or cryodrgn.")

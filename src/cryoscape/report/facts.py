@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PREFLIGHT = "preflight.json"
 _LISTED = 200
-_SERIES = re.compile(r"(.*maps/(?:pc\d+|cluster)_)\d+(\.mrc)")
+_SERIES = re.compile(r"(.*maps/(?:pc\d+|cluster|state)_)\d+(\.mrc)")
 
 _WHAT = {
     "config.yaml": "all settings, as resolved",
@@ -28,6 +28,7 @@ _WHAT = {
     "embedding.npz": "latent code, evidence and half of every particle",
     "open_in_chimerax.cxc": "opens structures and maps in ChimeraX",
     "ensemble/clusters.cif": "a real particle's structure for each group",
+    "ensemble/states.cif": "a real particle's structure for each state of the prior",
     "analysis/analysis.json": "components, groups, verdict",
     "analysis/analysis.npz": "the same for every particle",
     "analysis/evaluation.json": "recovered against true",

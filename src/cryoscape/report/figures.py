@@ -110,6 +110,36 @@ def map_figures(
     }, colourings
 
 
+def couplings_figure(summary: AnalysisSummary) -> Figure | None:
+    """Couplings of a Boltzmann prior's switches as a matrix, kT; None where the prior has none."""
+    from plotly.graph_objects import Figure, Heatmap
+
+    prior = summary.prior
+    if prior is None or prior.couplings is None or len(prior.couplings) < 2:
+        return None
+    names = [str(k + 1) for k in range(len(prior.couplings))]
+    values = np.where(np.eye(len(names), dtype=bool), np.nan, prior.couplings)
+    top = max(float(np.nanmax(np.abs(values))), 1e-3)
+    text = [["" if np.isnan(v) else f"{v:+.2f}" for v in line] for line in values]
+    figure = Figure(
+        Heatmap(
+            z=values,
+            x=names,
+            y=names,
+            text=text,
+            texttemplate="%{text}" if len(names) <= 12 else None,
+            zmin=-top,
+            zmax=top,
+            colorscale="RdBu_r",
+            colorbar={"title": "kT"},
+            hovertemplate="switches %{y} and %{x}: %{z:+.2f} kT<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="switch", type="category")
+    figure.update_yaxes(title="switch", type="category", autorange="reversed", scaleanchor="x")
+    return _dressed(figure, height=360)
+
+
 def _plane(components: PrincipalComponents) -> tuple[NDArray, tuple[str, str]]:
     scores, explained = components.scores, components.explained
     if scores.shape[1] == 1:

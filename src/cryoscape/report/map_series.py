@@ -92,19 +92,21 @@ def read_groups(folder: Path, summary: AnalysisSummary) -> MapSeries | None:
 
 
 def position_label(position: float, unit: str) -> str:
-    """Write a position along a walk: "+1.20 Å", or "+12 %" of the density.
+    """Write a position along a walk: "+1.20 Å", "+12 %" of the density, or "+0.40" of a code.
 
     Parameters
     ----------
     position : float
         As in the analysis.
-    unit : {"A", "density"}
+    unit : {"A", "density", "code"}
         Of the walk.
 
     Returns
     -------
     str
     """
+    if unit == "code":
+        return f"{position:+.2f}"
     return f"{position:+.2f} Å" if unit == "A" else f"{100 * position:+.0f} %"
 
 

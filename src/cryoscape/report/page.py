@@ -35,9 +35,11 @@ from cryoscape.report.plots import write_plots
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from cryoscape.training.run import Embedding, Run
+    from cryoscape.training.embedding import Embedding
+    from cryoscape.training.run import Run
 
 REPORT = "report.html"
+_STATES = 24
 
 
 def write_report(run: Run) -> Path:
@@ -84,6 +86,8 @@ def write_report(run: Run) -> Path:
         preflight=preflight_lines(folder),
         summary=summary,
         groups=_groups(summary),
+        prior_kind=run.config.prior.kind,
+        prior_states=_prior_states(summary),
         makes="structures" if run.has_structures else "maps",
         pictures={path.stem: _picture(path) for path in pictures if path.suffix == ".png"},
         evaluation=evaluation,
@@ -119,6 +123,7 @@ def _figures(
         )
         drawn |= {f"map-{name}": figure for name, figure in maps.items()}
         drawn["mixture"] = figures.mixture_figure(summary)
+        drawn["couplings"] = figures.couplings_figure(summary)
     if summary is not None and summary.motion is not None and run.model is not None:
         walk = summary.traversals[0]
         coords = run.decode(walk.z)
@@ -150,7 +155,7 @@ def _groups(summary: AnalysisSummary | None) -> list[dict[str, Any]]:
     if summary is None:
         return []
     groups, n = summary.clusters, len(summary.row)
-    unit = "A" if summary.density is None else "density"
+    unit = summary.walk_unit if summary.density is None else "density"
     at = None if summary.decoded is summary.latent else summary.decoded.scores[groups.particle, 0]
     return [
         {
@@ -163,6 +168,22 @@ def _groups(summary: AnalysisSummary | None) -> list[dict[str, Any]]:
             "colour": figures.QUALITATIVE[k % len(figures.QUALITATIVE)],
         }
         for k in range(len(groups.count))
+    ]
+
+
+def _prior_states(summary: AnalysisSummary | None) -> list[dict[str, Any]]:
+    if summary is None or summary.prior is None:
+        return []
+    prior, held = summary.prior, summary.prior.weights.sum(axis=0)
+    return [
+        {
+            "number": k + 1,
+            "share": float(prior.share[k]),
+            "images": float(held[k]),
+            "row": int(summary.row[prior.particle[k]]) + 1,
+            "parts": ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else ""),
+        }
+        for k, parts in enumerate(prior.members[:_STATES])
     ]
 
 
