@@ -16,6 +16,7 @@ from cryoscape.models.relaxations import (
     GumBolt,
     Logistic,
     Power,
+    ReinMax,
     Smoothing,
     StraightThrough,
     build_relaxation,
@@ -30,7 +31,8 @@ SMOOTHINGS = {
     "gaussian": Gaussian(),
 }
 WITH_DENSITY = {**SMOOTHINGS, "gumbolt": GumBolt(), "cool gumbolt": GumBolt(2.0)}
-ALL = {**WITH_DENSITY, "straight-through": StraightThrough()}
+BITS = {"straight-through": StraightThrough(), "reinmax": ReinMax()}
+ALL = {**WITH_DENSITY, **BITS}
 PROBABILITIES = torch.tensor([0.003, 0.2, 0.5, 0.71, 0.9999], dtype=torch.float64)
 
 
@@ -192,7 +194,7 @@ def test_means_match_the_probability(relaxation, q):
         assert abs(float(zeta.mean()) - ((1 - q) * zero + q * (1 - zero))) < 2e-5
     else:
         assert abs(float((zeta > 0.5).double().mean()) - q) < 1e-5
-    if isinstance(relaxation, StraightThrough):
+    if relaxation in BITS.values():
         assert set(zeta.unique().tolist()) <= {0.0, 1.0}
 
 
@@ -240,7 +242,7 @@ def test_single_precision_stands_extremes(relaxation):
     zeta.sum().backward()
     assert p.grad.shape == (5,)
     assert torch.isfinite(p.grad).all()
-    if not isinstance(relaxation, StraightThrough):
+    if relaxation not in BITS.values():
         assert torch.isfinite(relaxation.log_density(zeta.detach(), q)).all()
 
 
@@ -265,10 +267,21 @@ def test_straight_through_has_the_slope_of_its_probability():
         StraightThrough().log_density(bits, p)
 
 
+def test_reinmax_has_half_the_inverse_of_the_probability_drawn():
+    p = torch.tensor([0.2, 0.9], requires_grad=True)
+    bits = ReinMax().sample(p, torch.tensor([[0.1, 0.5], [0.9, 0.05]]))
+    assert bits.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    (bits * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    want = [0.5 / 0.8 + 3 * 0.5 / 0.2, 2 * 0.5 / 0.9 + 4 * 0.5 / 0.1]
+    torch.testing.assert_close(p.grad, torch.tensor(want))
+    with pytest.raises(NotImplementedError):
+        ReinMax().log_density(bits, p)
+
+
 @pytest.mark.parametrize("name", RELAXATIONS)
 def test_built_by_name(name):
     assert build_relaxation(name) == RELAXATIONS[name]()
-    if name == "straight-through":
+    if name in BITS:
         with pytest.raises(InputError, match="no sharpness"):
             build_relaxation(name, 3.0)
     else:

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.priors.exemplars import choose_exemplars, shared_width
+from cryoscape.priors.posterior_samples import PosteriorSamples
 from cryoscape.priors.vamp import VampPrior
 
 
@@ -126,6 +127,18 @@ def test_posteriors_keep_their_own_widths():
     np.testing.assert_allclose(states.mean, mean[rows], atol=1e-6)
     np.testing.assert_allclose(np.sqrt(states.covariance[:, 0, 0]), sd[rows, 0], rtol=1e-5)
     assert len(set(rows.tolist())) == 40
+
+
+def test_a_fit_to_posteriors_is_made_of_them():
+    """Widths that differ are kept, where a fit to samples alone would give all exemplars one."""
+    rng = np.random.default_rng(1)
+    mean = torch.from_numpy(rng.standard_normal((2000, 2))).float()
+    sd = torch.from_numpy(rng.uniform(0.1, 0.5, (2000, 2))).float()
+    prior = VampPrior(2, 40)
+    prior.fit(PosteriorSamples.of_gaussians(mean, sd), steps=5)
+    states = prior.states()
+    rows = ((mean[None] - torch.from_numpy(states.mean)[:, None]) ** 2).sum(2).argmin(1)
+    np.testing.assert_allclose(np.sqrt(states.covariance[:, 1, 1]), sd[rows, 1], rtol=1e-4)
 
 
 def test_exemplars_cover_a_small_state():

@@ -131,8 +131,13 @@ def _fail(code: int, message: str, debug: bool) -> int:
 
 
 def _usage_message(error: CycloptsError, arguments: Sequence[str]) -> str:
-    command = arguments[0] if arguments and arguments[0] in app else ""
-    ask = " ".join(f"cryoscape {command} --help".split())
+    command, inner = [], app
+    for word in arguments:
+        if word not in inner:
+            break
+        command.append(word)
+        inner = inner[word]
+    ask = " ".join(["cryoscape", *command, "--help"])
     text = " ".join(str(error).split())
     if isinstance(error, UnknownOptionError) and not text.endswith((".", "?")):
         text += "."

@@ -276,6 +276,24 @@ class LatentPrior(nn.Module, ABC):
         N(0, I); in `fit` it comes first.
         """
 
+    def warm_start_posteriors(
+        self, mean: Tensor, sd: Tensor, generator: torch.Generator | None = None
+    ) -> bool:
+        """Set the parameters from Gaussian posteriors, where the family is made of posteriors itself.
+
+        Parameters
+        ----------
+        mean, sd : Tensor, shape (N, d)
+            In the units of z.
+        generator : torch.Generator, optional
+
+        Returns
+        -------
+        bool
+            Whether it was done; False by default, and then `fit` calls `warm_start` with samples.
+        """
+        return False
+
     def deconvolve(self, mean: Tensor, sd: Tensor) -> bool:
         """Fit to Gaussian posteriors made under N(0, I), in closed form or by EM, where the family can.
 

@@ -139,13 +139,13 @@ def fit_prior(
     report = reporter_or_silent(progress)
     _whiten(prior, train)
     prior.train()
-    solved = (
-        objective == "deconvolved"
-        and train.mean is not None
-        and train.sd is not None
-        and prior.deconvolve(train.mean, train.sd)
-    )
-    if not solved:
+    solved = started = False
+    if train.mean is not None and train.sd is not None:
+        if objective == "deconvolved":
+            solved = prior.deconvolve(train.mean, train.sd)
+        else:
+            started = prior.warm_start_posteriors(train.mean, train.sd, generator)
+    if not (solved or started):
         with report.task("warm start", 1) as task:
             prior.warm_start(train.points(_WARM, seed), generator)
             task.advance(1)
