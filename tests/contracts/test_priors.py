@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import multivariate_normal
 
 from cryoscape.models.posteriors import DiagonalGaussian
-from cryoscape.priors.base import TransportPrior
 from cryoscape.priors.boltzmann import BoltzmannPrior
 from cryoscape.priors.flow import FlowPrior
 from cryoscape.priors.grbm import GaussianRbmPrior
 from cryoscape.priors.mixture import MixturePrior
 from cryoscape.priors.normal import NormalPrior
 from cryoscape.priors.samplers.exact import ExactSampler
+from cryoscape.priors.transport import TransportPrior
 from cryoscape.priors.vamp import VampPrior
 
 Z = 2

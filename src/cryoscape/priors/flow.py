@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cryoscape.priors.base import FitSchedule, LogPartition, TransportPrior
+from cryoscape.priors.base import FitSchedule, LogPartition
 from cryoscape.priors.spline import inverse_spline, spline
+from cryoscape.priors.transport import TransportPrior
 
 BOX = 5.0
 """Half the side of the box of the splines, in whitened units."""
