@@ -25,7 +25,6 @@ from cryoscape.models.likelihoods import (
     Likelihood,
     MeanSquaredLikelihood,
 )
-from cryoscape.models.relaxations import RelaxationName, build_relaxation
 from cryoscape.models.scattering import BeadScatterers, Scatterers
 from cryoscape.physics import fourier
 from cryoscape.physics.fourier_voxels import SliceSampler
@@ -36,6 +35,7 @@ from cryoscape.structures.normal_modes import anisotropic_network_modes
 from cryoscape.structures.restraints import find_pairs
 from cryoscape.structures.scatterers import scattering_points
 from cryoscape.structures.segments import initial_segments
+from cryoscape.training.bits import relaxation_at
 from cryoscape.training.config import (
     STRUCTURE_KINDS,
     AtomicConfig,
@@ -257,14 +257,6 @@ def _structure_decoder(
     )
 
 
-def relaxation_name(config: Config) -> RelaxationName:
-    """Relaxation of binary latents; by default what was found best for the decoder (docs/benchmarks.md)."""
-    if config.encoder.relaxation != "auto":
-        return config.encoder.relaxation
-    tied = isinstance(config.decoder, AtomicConfig) and config.decoder.occupancy == "tied"
-    return "straight-through" if tied else "exponential"
-
-
 def starts_linearly(config: Config) -> bool:
     """Whether the encoder begins as a linear one."""
     e = config.encoder
@@ -328,7 +320,7 @@ def build_model(config: Config, start: Start, geometry: Geometry, *, given: bool
     )
     feature_map = FeatureMap(settings, decoder.reference, likelihood, points)
     lives_in = config.prior.support
-    relaxation = build_relaxation(relaxation_name(config), e.sharpness)
+    relaxation = relaxation_at(config, 0, 1)
     encoder: Encoder | GivenPosterior = GivenPosterior(config.z_dim, lives_in, relaxation)
     if not given:
         encoder = Encoder(

@@ -48,7 +48,7 @@ class EncoderConfig(Section):
     """Share of the features left out at random in each step, against learning single images by heart."""
     relaxation: RelaxationName | Literal["auto"] = "auto"
     """What the decoder sees of binary latents in training (see `cryoscape.models.relaxations`); `auto`:
-    straight-through bits where chains are tied to them, exponential smoothing otherwise."""
+    where chains are tied to bits straight-through, then reinmax; exponential smoothing otherwise."""
     sharpness: Positive | None = None
     """Of the relaxation; each has its own default."""
     phase_flip: bool = True

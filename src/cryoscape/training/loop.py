@@ -22,6 +22,7 @@ from cryoscape.priors.base import LatentPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.structures.atomic_model import AtomicModel
 from cryoscape.training import checkpoint
+from cryoscape.training.bits import relaxation_at
 from cryoscape.training.config import Config, FieldConfig, VoxelsConfig
 from cryoscape.training.features import FeatureTable
 from cryoscape.training.held_out import WATCHED, held_out_bound
@@ -310,6 +311,8 @@ class Trainer:
             self._start_population(beta)
         population.place_exemplars(self.step, model, self._features_of)
         prior = population.at(self.step)
+        if prior.support == "binary":
+            model.encoder.relaxation = relaxation_at(c, self.step, self.total)
         found = self.module(batch, self.features.rows(batch), beta, generator, prior, correction)
         terms = found.terms
         if not bool(torch.isfinite(terms.loss)):
