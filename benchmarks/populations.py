@@ -5,9 +5,10 @@
 SET is a folder of `cryoscape simulate states` or `double-well`; where its name holds {seed}, each seed has a
 set of its own. For every set, seed and weight, one run with N(0, I) and one for each learned prior. On the
 posteriors of the first the same priors are then fitted after the fact, to what the encoder says (aggregate)
-and to what the images say (deconvolved). Populations are those of decoded samples. Beside them: the count
-of posterior means, and the best that can be known, the population fitted to the likelihoods of all images
-under the true structures. Evidence is that of held-out particles, importance-weighted over 64 samples.
+and to what the images say (deconvolved). Populations are those of decoded samples. Beside them: the count of
+posterior means; the population of structures that the run decodes, fitted to the likelihoods of all images
+under each (images x structures); and the best that can be known, the same for the true structures. Evidence
+is that of held-out particles, importance-weighted over 64 samples.
 
 Runs are kept below --out and found again.
 """
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import SimulatedSet, machine, script_parser, table, write_json
-from numpy.typing import NDArray
 from training_runs import trained
 
 from cryoscape import Run
 from cryoscape.analysis.embedding_sources import read_embedding
+from cryoscape.analysis.ensemble_weights import fit_weights
+from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table
 from cryoscape.analysis.population_evaluation import (
     SAMPLES,
     PopulationEvaluation,
@@ -112,6 +114,7 @@ def measure(data: SimulatedSet, seed: int, weight: str, arguments: argparse.Name
         if kind != "normal":
             continue
         row("-", "count of means", compare_populations(run, truth, run.embedding.z, "means"))
+        row("-", "images x structures", decoded_structures(run, truth))
         row("-", "true structures", true_structures(run, truth))
         source = read_embedding(run.path)
         for fitted in arguments.kinds:
@@ -140,6 +143,15 @@ def held_out_evidence(run: Run, prior: LatentPrior) -> float:
     return total / len(rows)
 
 
+def decoded_structures(run: Run, truth: Truth) -> PopulationEvaluation:
+    """Population of structures that cover what the run decodes, fitted to log p(x | structure)."""
+    z = candidate_codes(run)
+    weight = fit_weights(likelihood_table(run, z), resamples=0).weight
+    # A set of draws with these populations is judged like any other.
+    drawn = np.random.default_rng(0).choice(len(z), SAMPLES, p=weight)
+    return compare_populations(run, truth, z[drawn], "decoded structures")
+
+
 @torch.no_grad()
 def true_structures(run: Run, truth: Truth, limit: int = 25) -> PopulationEvaluation:
     """Population fitted to log p(x | true structure) of all images by expectation-maximisation."""
@@ -157,23 +169,13 @@ def true_structures(run: Run, truth: Truth, limit: int = 25) -> PopulationEvalua
         log_likelihood.append(
             torch.stack([model.scene_log_likelihood(scene, batch) for scene in scenes], 1).double()
         )
-    share = expectation_maximisation(torch.cat(log_likelihood).numpy())
+    share = fit_weights(torch.cat(log_likelihood).numpy(), resamples=0).weight
     full = np.zeros(len(truth.population))
     full[chosen] = share
     if len(chosen) < len(full):
         full = np.interp(np.arange(len(full)), chosen, share)
         full /= full.sum()
     return shares_against_truth(truth, full, len(images), "true structures")
-
-
-def expectation_maximisation(log_likelihood: NDArray[np.float64], rounds: int = 2000) -> NDArray[np.float64]:
-    """Most likely population of fixed structures."""
-    weight = np.full(log_likelihood.shape[1], 1.0 / log_likelihood.shape[1])
-    ratio = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
-    for _ in range(rounds):
-        r = ratio * weight
-        weight = (r / r.sum(1, keepdims=True)).mean(0)
-    return weight
 
 
 HEADER = [

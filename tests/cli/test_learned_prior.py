@@ -6,8 +6,10 @@ import shutil
 import gemmi
 import numpy as np
 import pytest
+import torch
 
 from cryoscape.analysis.evaluation import read_evaluation
+from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table
 from cryoscape.cli.main import main
 from cryoscape.training.run import Run
 
@@ -166,3 +168,26 @@ def test_junk_is_told_from_particles(mixed, simulated, tmp_path, capsys):
     assert call("evaluate", mixed, "--truth", tmp_path, "--json", target, "--images", 0) == 0
     assert "30 junk images beside 120 particles" in capsys.readouterr().out
     assert read_evaluation(target).junk.junk == 30
+
+
+def test_a_table_of_likelihoods_covers_what_the_run_decodes(mixed):
+    """No decoded structure is far from all candidates, and the table is the likelihood of the model."""
+    run = Run.open(mixed)
+    z = candidate_codes(run, 12)
+    assert z.shape == (12, 3)
+    chosen, drawn = run.decode(z), run.decode(run.sample(300, seed=5))
+    rmsd = np.sqrt(np.square(drawn[:, None] - chosen[None]).sum(-1).mean(-1))
+    between = np.sqrt(np.square(chosen[:, None] - chosen[None]).sum(-1).mean(-1))
+    assert rmsd.min(1).mean() < 0.5 * between[~np.eye(12, dtype=bool)].mean()
+    table = likelihood_table(run, z[:3])
+    batch = run.images().batch(torch.arange(5))
+    with torch.no_grad():
+        want = run.image_model.log_likelihood(torch.from_numpy(z[1]).expand(5, -1), batch)
+    np.testing.assert_allclose(table[:5, 1], want, rtol=1e-5, atol=1e-2)
+
+
+def test_candidates_differ_in_what_is_present(composed):
+    run = Run.open(composed)
+    z = candidate_codes(run, 8)
+    assert len(np.unique(z, axis=0)) == 8
+    assert set(np.unique(z)) == {0.0, 1.0}

@@ -1,0 +1,122 @@
+"""How well every image fits every one of a set of conformations, without the encoder.
+
+An encoder says where it believes an image to lie; log p(x | z) says what the image itself says of a
+conformation, however far it lies from where the encoder looked. A table of these numbers for conformations
+that cover what the decoder can make is all that populations need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cryoscape.analysis.components import decode_in_chunks
+from cryoscape.progress import ProgressReporter, reporter_or_silent
+
+if TYPE_CHECKING:
+    from cryoscape.training.run import Run
+
+CANDIDATES = 24
+"""Conformations in a table where the user names no number."""
+
+_POOL = 4000
+_COMPONENTS = 8
+_BATCH = 256
+
+
+def candidate_codes(run: Run, count: int = CANDIDATES, seed: int = 0) -> NDArray[np.float32]:
+    """Codes whose conformations cover what a run has found: no conformation is far from all of them.
+
+    Drawn half from the posteriors of the particles and half from the prior, so that what either has seen is
+    there, and chosen one by one, each the farthest from all before (Gonzalez 1985). Distances are those of
+    the decoded structures, in A, or of the codes where maps are decoded.
+
+    Parameters
+    ----------
+    run : Run
+        With an embedding.
+    count : int
+        How many; fewer where there are fewer different ones.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    ndarray, shape (count, d), float32
+        The first is the nearest to the mean.
+    """
+    rng = np.random.default_rng(seed)
+    embedding = run.embedding
+    rows = rng.permutation(len(embedding))[: _POOL // 2]
+    noise = rng.standard_normal((len(rows), embedding.z.shape[1])).astype(np.float32)
+    of_particles = embedding.z[rows] + embedding.z_sd[rows] * noise
+    if run.prior.support == "binary":
+        of_particles = (rng.random(noise.shape) < embedding.z[rows]).astype(np.float32)
+    pool = np.concatenate([of_particles, run.sample(_POOL // 2, seed)])
+    return pool[farthest_points(_places(run, pool), count)]
+
+
+def farthest_points(points: NDArray, count: int) -> NDArray[np.int64]:
+    """Indices of points (n, k), each the farthest from all before; the first is the nearest to the mean."""
+    chosen = [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())]
+    distance = np.square(points - points[chosen[0]]).sum(axis=1)
+    while len(chosen) < count and distance.max() > 0:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.square(points - points[chosen[-1]]).sum(axis=1))
+    return np.array(chosen, dtype=np.int64)
+
+
+def _places(run: Run, z: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Points whose distances are those of the conformations, A; those of the codes where there are maps."""
+    if not run.has_structures:
+        return z.astype(np.float64)
+    coords = np.concatenate([part for _, part in decode_in_chunks(run, z)])
+    moves = (coords - coords.mean(axis=0)).reshape(len(coords), -1).astype(np.float64)
+    # The scores of the leading components hold nearly all of the distance between any two.
+    values, vectors = np.linalg.eigh(moves.T @ moves if moves.shape[1] < len(moves) else moves @ moves.T)
+    leading = vectors[:, ::-1][:, :_COMPONENTS]
+    if moves.shape[1] < len(moves):
+        scores = moves @ leading
+    else:
+        scores = leading * np.sqrt(np.maximum(values[::-1][:_COMPONENTS], 0.0))
+    places = scores / np.sqrt(coords.shape[1])
+    present = run.occupancy(z)
+    return places if present is None else np.concatenate([places, 10.0 * present[:, _chains(run)]], axis=1)
+
+
+def _chains(run: Run) -> NDArray[np.int64]:
+    """One residue of every chain."""
+    return np.unique(run.structure.chain_index, return_index=True)[1]
+
+
+@torch.no_grad()
+def likelihood_table(
+    run: Run, z: NDArray, *, progress: ProgressReporter | None = None
+) -> NDArray[np.float64]:
+    """Log likelihood of all images of a run under fixed conformations.
+
+    Parameters
+    ----------
+    run : Run
+    z : ndarray, shape (K, d)
+        Codes of the conformations.
+    progress : ProgressReporter, optional
+
+    Returns
+    -------
+    ndarray, shape (N, K)
+        log p(x_i | z_k) over pure noise, nats, in the poses that the particle file gives.
+    """
+    model, images = run.image_model, run.images()
+    scenes = [model.decoder(one[None]) for one in torch.as_tensor(z, dtype=torch.float32)]
+    table = np.empty((len(images), len(scenes)))
+    with reporter_or_silent(progress).task("likelihoods", len(images), "images") as task:
+        for part in torch.arange(len(images)).split(_BATCH):
+            batch = images.batch(part)
+            columns = [model.scene_log_likelihood(scene, batch).double() for scene in scenes]
+            table[part.numpy()] = torch.stack(columns, 1).numpy()
+            task.advance(len(part))
+    return table
