@@ -8,7 +8,8 @@ subunit; priors over real latents decode to the occupancies of chains. All are j
 decoded draws (`cryoscape evaluate`): the correlation of the couplings with the true ones, and the mean log
 probability of a composition drawn from the truth, which at best is minus the entropy. As floors, the same
 numbers for the true compositions of the particles themselves, counted: nothing that sees noisy images can be
-expected to do better.
+expected to do better. For `bm` also the populations of all 2^m structures that the run decodes, fitted to
+the likelihoods of all images under each (images x structures).
 
 Runs are kept below --out and found again.
 """
@@ -26,7 +27,10 @@ from measuring import SimulatedSet, machine, script_parser, table, write_json
 from training_runs import trained
 
 from cryoscape.analysis.composition_evaluation import CompositionEvaluation, pairwise_model
+from cryoscape.analysis.ensemble_weights import fit_weights
+from cryoscape.analysis.likelihood_table import likelihood_table
 from cryoscape.analysis.truth import Truth
+from cryoscape.training.run import Run
 
 BITS: dict[str, dict[str, Any]] = {
     "bm": {"kind": "bm"},
@@ -88,6 +92,9 @@ def measure(data: SimulatedSet, seed: int, arguments: argparse.Namespace) -> lis
             )
         )
         print(row_text(rows[-1]), flush=True)
+        if name == "bm":
+            rows.append(asked_of_images(data, seed, truth, done.run))
+            print(row_text(rows[-1]), flush=True)
     return rows
 
 
@@ -117,22 +124,40 @@ def row(
 
 def counted(data: SimulatedSet, seed: int, truth: Truth) -> Result:
     """The true compositions of the particles: what perfect images would give."""
+    counts = np.bincount(truth.state, minlength=len(truth.population))
+    return of_table(data, seed, truth, "counted", counts / len(truth.state), 1.0)
+
+
+def asked_of_images(data: SimulatedSet, seed: int, truth: Truth, run: Run) -> Result:
+    """Populations of all compositions from the likelihoods of the images, without the encoder."""
+    assert truth.present is not None
+    sets = truth.present.astype(np.float32)
+    table = likelihood_table(run, sets)
+    fitted = fit_weights(table, resamples=0)
+    found = fitted.responsibilities(table) @ sets > 0.5
+    right = float((found == truth.present[truth.state[run.embedding.row]]).mean())
+    return of_table(data, seed, truth, "images x structures", fitted.weight, right)
+
+
+def of_table(
+    data: SimulatedSet, seed: int, truth: Truth, name: str, share: np.ndarray, right: float
+) -> Result:
+    """The row of populations of all compositions."""
     assert truth.present is not None
     p, n = truth.population, len(truth.state)
-    counts = np.bincount(truth.state, minlength=len(p))
-    smooth = (counts + 0.5) / (n + 0.5 * len(p))
+    smooth = (share * n + 0.5) / (n + 0.5 * len(p))
     couplings, known = (pairwise_model(truth.present, law)[1] for law in (smooth, p))
     above = np.triu_indices(len(known), 1)
     return Result(
         data.name,
         seed,
-        "counted",
-        1.0,
+        name,
+        right,
         float(np.corrcoef(couplings[above], known[above])[0, 1]),
         strength(couplings, known),
         float(p @ np.log(smooth)),
         float(p[p > 0] @ np.log(p[p > 0])),
-        float(0.5 * np.abs(counts / n - p).sum()),
+        float(0.5 * np.abs(share - p).sum()),
         None,
         None,
     )
