@@ -23,6 +23,8 @@ from cryoscape.cli.demo import demo
 from cryoscape.cli.density import density
 from cryoscape.cli.embed import embed
 from cryoscape.cli.evaluate import evaluate
+from cryoscape.cli.interpolate import interpolate
+from cryoscape.cli.landscape import landscape
 from cryoscape.cli.overrides import gather_section_options
 from cryoscape.cli.pose_search import pose_search
 from cryoscape.cli.prior import prior
@@ -56,7 +58,9 @@ for _command in (
     density,
     analyze,
     states,
+    landscape,
     sample,
+    interpolate,
     prior,
     pose_search,
     report,

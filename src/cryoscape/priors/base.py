@@ -143,6 +143,8 @@ class LatentPrior(nn.Module, ABC):
         Whether log Z is known exactly as a function of the parameters, so that no negative phase is needed.
     whitens : bool
         Whether `fit` may set shift and scale.
+    estimates_likelihood_gradient : bool
+        Whether the gradient of `loss` in the parameters is that of the mean of -log p(z), if only on average.
     schedule : FitSchedule
         For `fit`.
     shift : Tensor, shape (d,)
@@ -154,7 +156,8 @@ class LatentPrior(nn.Module, ABC):
     support: Literal["real", "binary"] = "real"
     normalized: bool = True
     whitens: ClassVar[bool] = True
-    schedule: ClassVar[FitSchedule] = FitSchedule(steps=1000, batch=1024, lr=2e-3)
+    estimates_likelihood_gradient: bool = True
+    schedule: FitSchedule = FitSchedule(steps=1000, batch=1024, lr=2e-3)
     shift: Tensor
     scale: Tensor
 

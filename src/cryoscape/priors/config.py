@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cryoscape.priors.samplers.config import GibbsConfig, SamplerConfig
 from cryoscape.settings import Count, Fraction, NonNegative, Positive, Section
@@ -86,6 +86,54 @@ class FlowConfig(LearnedPriorConfig):
         return FlowPrior(z_dim, transforms=self.transforms, hidden=self.hidden, bins=self.bins)
 
 
+class DiffusionConfig(LearnedPriorConfig):
+    """Latent diffusion: a network that corrects the denoiser of a Gaussian, or of a mixture."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    base: Literal["normal", "mixture"] = "normal"
+    """What the network corrects; a mixture is fitted first, and can be deconvolved."""
+    components: Count = 16
+    """Of the mixture."""
+    layers: Count = 5
+    width: Count = 128
+    noise_mean: float = 0.0
+    """Of ln sigma in training, whitened."""
+    noise_std: Positive = 1.2
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the moving average of the weights."""
+    sampling: Literal["heun", "stochastic"] = "heun"
+    sampling_steps: Count = 40
+    """About 40 for heun, 1,000 for stochastic."""
+    tolerance: Positive = 1e-5
+    """Local error of the flow behind densities and codes."""
+
+    def build(self, z_dim: int) -> LatentPrior:
+        """Return the prior."""
+        from cryoscape.priors.diffusion.prior import DiffusionPrior
+
+        settings = self.model_dump(exclude={"kind", "lr", "start"})
+        return DiffusionPrior(z_dim, **settings)
+
+
+class HierarchyConfig(LearnedPriorConfig):
+    """Clusters, and a diffusion within each."""
+
+    kind: Literal["hierarchy"] = "hierarchy"
+    clusters: Count = 4
+    components: Count = 4
+    """Of the mixture that the network of each cluster corrects."""
+    layers: Count = 3
+    width: Count = 128
+
+    def build(self, z_dim: int) -> LatentPrior:
+        """Return the prior."""
+        from cryoscape.priors.diffusion.hierarchy import HierarchyPrior
+
+        return HierarchyPrior(
+            z_dim, self.clusters, components=self.components, layers=self.layers, width=self.width
+        )
+
+
 class BoltzmannConfig(LearnedPriorConfig):
     """Gaussian mixture whose components are the configurations of coupled switches."""
 
@@ -116,6 +164,90 @@ class GaussianRbmConfig(LearnedPriorConfig):
         from cryoscape.priors.grbm import GaussianRbmPrior
 
         return GaussianRbmPrior(z_dim, self.hidden)
+
+
+class EnergyConfig(LearnedPriorConfig):
+    """A fitted base, tilted by a network."""
+
+    kind: Literal["energy"] = "energy"
+    lr: Positive = 1e-3
+    """Learning rate in joint training, with an Adam of its own; 1e-4 where it learns from short chains."""
+    base: Literal["mixture", "flow", "normal"] = "mixture"
+    """What is tilted: fitted when the prior takes over, then left alone. N(0, I) where it learns from short
+    chains."""
+    components: Count = 16
+    """Of a mixture as base."""
+    hidden: tuple[Count, ...] = (128, 128)
+    learning: Literal["nce", "short-run", "persistent", "sampler"] = "nce"
+    """Noise contrast, short chains (Pang et al. 2020), persistent chains, or a sampler network."""
+    penalty: NonNegative = 1e-4
+    """Weight of the mean square of the tilt in the loss."""
+    chain_steps: Count = 60
+    """Steps of the short chains."""
+    step_size: Positive = 0.4
+    """Noise of a step of the short chains, in whitened units."""
+    buffer: Count = 10_000
+    """Persistent chains."""
+    refresh: Fraction = 0.05
+    """Share of the persistent chains that is started again before they are moved."""
+    sampling: Literal["resampling", "mala", "short-run"] = "resampling"
+    """Points of the base drawn again, chains with a Metropolis correction, or short chains without."""
+    proposals: Count = 200_000
+    """Points of the base behind log Z and resampling; 50,000 of a flow."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_that_go_together(cls, given: Any) -> Any:
+        """Short chains of large steps need N(0, I) as base and a slow network; points of a flow are dear."""
+        if isinstance(given, dict) and given.get("learning") == "short-run":
+            given = {"base": "normal", "lr": 1e-4, **given}
+        if isinstance(given, dict) and given.get("base") == "flow":
+            given = {"proposals": 50_000, **given}
+        return given
+
+    def build(self, z_dim: int) -> LatentPrior:
+        """Return the prior."""
+        from cryoscape.priors.energies.choices import energy_prior
+
+        return energy_prior(z_dim, self)
+
+
+class RecoveryConfig(LearnedPriorConfig):
+    """Energies on a ladder of noise levels, learned by recovery likelihood (LSD-EBM)."""
+
+    kind: Literal["recovery"] = "recovery"
+    lr: Positive = 1e-3
+    """Learning rate in joint training, with an Adam of its own."""
+    levels: Annotated[int, Field(ge=2)] = 6
+    hidden: tuple[Count, ...] = (128, 128)
+    chain_steps: Count = 10
+    """Langevin steps over one blur."""
+    base: Literal["mixture", "normal"] = "mixture"
+    """What the network corrects: a fitted mixture, blurred to every level, or N(0, I)."""
+    components: Count = 16
+    """Of the mixture, which is also what log Z is estimated from."""
+    sampling: Literal["ladder", "resampling"] = "ladder"
+    """Down the ladder, or from the density of the lowest level."""
+    penalty: NonNegative = 1e-4
+    """Weight of the mean square of the network in the loss."""
+    proposals: Count = 200_000
+    """Points of the mixture behind log Z and resampling."""
+
+    def build(self, z_dim: int) -> LatentPrior:
+        """Return the prior."""
+        from cryoscape.priors.energies.recovery import RecoveryPrior
+
+        return RecoveryPrior(
+            z_dim,
+            levels=self.levels,
+            hidden=self.hidden,
+            steps=self.chain_steps,
+            base=self.base,
+            components=self.components,
+            sampling=self.sampling,
+            penalty=self.penalty,
+            proposals=self.proposals,
+        )
 
 
 class BinaryConfig(LearnedPriorConfig):
@@ -208,8 +340,12 @@ PriorConfig = Annotated[
     | MixtureConfig
     | VampConfig
     | FlowConfig
+    | DiffusionConfig
+    | HierarchyConfig
     | BoltzmannConfig
     | GaussianRbmConfig
+    | EnergyConfig
+    | RecoveryConfig
     | BernoulliConfig
     | CompleteMachineConfig
     | RbmConfig

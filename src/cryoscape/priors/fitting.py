@@ -36,6 +36,9 @@ LOW_ESS = 0.05
 
 _WARM = 50_000
 _CHECKS = 20
+_FEWEST_WATCHED = 64
+_FINAL = 3
+"""Times as many points of a costly density as in a check are looked at in the end."""
 
 
 @runtime_checkable
@@ -44,6 +47,35 @@ class BitSampler(Protocol):
 
     def sample_given(self, log_odds: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Bits (B, d) from p(b) exp(log_odds.b), log_odds (B, d)."""
+        ...
+
+
+@runtime_checkable
+class CostlyDensity(Protocol):
+    """A prior whose density takes so long that it is looked at seldom, and on few particles.
+
+    Attributes
+    ----------
+    fit_checks : int
+        Times that a fit looks at the held-out density.
+    fit_watched : int
+        Points that it then looks at, at most, or the samples of 64 particles.
+    """
+
+    fit_checks: int
+    fit_watched: int
+
+
+@runtime_checkable
+class BaseDeconvolved(Protocol):
+    """A prior that corrects a base, of which `deconvolve` fits the base alone.
+
+    Its E-step is made once, under the deconvolved base; its M-step is the fit (generalised EM: the evidence
+    does not fall below that of the base while the fit gains on the reweighted samples).
+    """
+
+    def reweighting_energy(self, z: Tensor) -> Tensor:
+        """Energy of the base, (..., d) -> (...)."""
         ...
 
 
@@ -151,12 +183,12 @@ def fit_prior(
             task.advance(1)
     wanted = prior.schedule.steps if steps is None else steps
     parameters = [p for p in prior.parameters() if p.requires_grad]
-    if not parameters or solved:
+    if not parameters or (solved and not isinstance(prior, BaseDeconvolved)):
         wanted = 0
     rate = prior.schedule.lr if lr is None else lr
     ess = _descend(prior, train, held_out, objective, wanted, rate, generator, report)
     prior.eval()
-    value, error = held_out_density(prior, held_out, objective)
+    value, error = held_out_density(prior, _watched(prior, held_out, _FINAL), objective)
     warnings = list(prior.faults())
     if ess is not None and ess < LOW_ESS:
         warnings.append(
@@ -230,6 +262,8 @@ def _descend(
     batch = min(particles, len(train))
     # The warm start counts as a candidate: a fit must not end below where it began.
     judged = prior.normalized
+    checks = prior.fit_checks if isinstance(prior, CostlyDensity) else _CHECKS
+    held_out = _watched(prior, held_out)
     best = held_out_density(prior, held_out, objective)[0] if judged else -math.inf
     state = copy.deepcopy(prior.state_dict()) if judged else None
     shares: list[float] = []
@@ -257,7 +291,7 @@ def _descend(
             torch.nn.utils.clip_grad_norm_(parameters, 10.0)
             optimizer.step()
             task.advance(1)
-            if judged and ((step + 1) % max(1, steps // _CHECKS) == 0 or step == steps - 1):
+            if judged and ((step + 1) % max(1, steps // checks) == 0 or step == steps - 1):
                 value = held_out_density(prior, held_out, objective)[0]
                 task.status(f"held out {value:.3f} nats")
                 if value > best:
@@ -265,6 +299,14 @@ def _descend(
     if state is not None:
         prior.load_state_dict(state)
     return float(np.mean(shares[-max(1, len(shares) // 10) :])) if shares else None
+
+
+def _watched(prior: LatentPrior, data: PosteriorSamples, times: int = 1) -> PosteriorSamples:
+    """The particles that a look at the density takes: all, or the first of them where it is costly."""
+    if not isinstance(prior, CostlyDensity):
+        return data
+    particles = times * max(_FEWEST_WATCHED, prior.fit_watched // len(data.z))
+    return data.rows(torch.arange(min(len(data), particles)))
 
 
 def finite_loss(
@@ -298,7 +340,8 @@ def reweight(prior: LatentPrior, data: PosteriorSamples) -> tuple[Tensor, Tensor
     """
     k, b = data.log_reference.shape
     points = data.z.reshape(k * b, -1)
-    log_weight = -prior.energy(points).view(k, b) - data.log_reference
+    energy = prior.reweighting_energy if isinstance(prior, BaseDeconvolved) else prior.energy
+    log_weight = -energy(points).view(k, b) - data.log_reference
     weights = torch.softmax(log_weight, dim=0)
     share = float((1.0 / weights.square().sum(0)).mean() / k)
     return points, weights.reshape(-1), share

@@ -63,7 +63,7 @@ def learning_figure(metrics: dict[str, np.ndarray] | None) -> Figure | None:
         figure.update_yaxes(type="log", dtick=1, row=1, col=3)
     figure.update_xaxes(title="images seen")
     figure.update_yaxes(title="nats a particle", row=1, col=1)
-    _dressed(figure, height=350, legend={"orientation": "h", "y": -0.28, "x": 0})
+    dressed(figure, height=350, legend={"orientation": "h", "y": -0.28, "x": 0})
     # Titles of the panels stay clear of the tool bar.
     return figure.update_layout(margin={"t": 60})
 
@@ -137,7 +137,7 @@ def couplings_figure(summary: AnalysisSummary) -> Figure | None:
     )
     figure.update_xaxes(title="switch", type="category")
     figure.update_yaxes(title="switch", type="category", autorange="reversed", scaleanchor="x")
-    return _dressed(figure, height=360)
+    return dressed(figure, height=360)
 
 
 def _plane(components: PrincipalComponents) -> tuple[NDArray, tuple[str, str]]:
@@ -212,7 +212,7 @@ def _map(
     )
     figure.update_xaxes(title=label.format(1, notes[0]))
     figure.update_yaxes(title=label.format(2, notes[1]), range=second_range(xy))
-    return _dressed(figure, height=400)
+    return dressed(figure, height=400)
 
 
 def residue_figure(summary: AnalysisSummary, model: AtomicModel, ends: NDArray | None) -> Figure:
@@ -264,7 +264,7 @@ def residue_figure(summary: AnalysisSummary, model: AtomicModel, ends: NDArray |
     if len(spans) > 1:
         figure.update_xaxes(showticklabels=False, ticks="")
     figure.update_yaxes(title="displacement (Å)", rangemode="tozero")
-    _dressed(figure, height=350, legend={"orientation": "h", "y": -0.25, "x": 0})
+    dressed(figure, height=350, legend={"orientation": "h", "y": -0.25, "x": 0})
     return figure.update_layout(margin={"t": 60 if len(spans) > 1 else 32})
 
 
@@ -284,7 +284,7 @@ def histogram_figure(summary: AnalysisSummary) -> Figure:
     )  # fmt: skip
     figure.update_xaxes(title=f"first component of the {what} ({unit})")
     figure.update_yaxes(title="particles")
-    return _dressed(figure, height=260, bargap=0)
+    return dressed(figure, height=260, bargap=0)
 
 
 def mixture_figure(summary: AnalysisSummary) -> Figure | None:
@@ -304,7 +304,7 @@ def mixture_figure(summary: AnalysisSummary) -> Figure | None:
     )
     figure.update_xaxes(title="Gaussian components", dtick=1)
     figure.update_yaxes(title="BIC above the best", rangemode="tozero")
-    return _dressed(figure, height=260)
+    return dressed(figure, height=260)
 
 
 def states_figure(evaluation: Evaluation) -> Figure:
@@ -330,7 +330,7 @@ def states_figure(evaluation: Evaluation) -> Figure:
     )  # fmt: skip
     figure.update_xaxes(title="true state", **({"dtick": 1} if len(rows) < 15 else {}))
     figure.update_yaxes(title="CA rmsd (Å)", rangemode="tozero")
-    return _dressed(figure, height=340, legend={"orientation": "h", "y": -0.25, "x": 0})
+    return dressed(figure, height=340, legend={"orientation": "h", "y": -0.25, "x": 0})
 
 
 def population_figure(evaluation: Evaluation) -> Figure:
@@ -346,7 +346,7 @@ def population_figure(evaluation: Evaluation) -> Figure:
         figure.add_bar(x=x, y=_short(np.array(values)), name=name, marker={"color": colour})
     figure.update_xaxes(title="true state", **({"dtick": 1} if len(x) < 15 else {}))
     figure.update_yaxes(title="share (%)")
-    return _dressed(figure, height=340, legend={"orientation": "h", "y": -0.25, "x": 0}, bargap=0.25)
+    return dressed(figure, height=340, legend={"orientation": "h", "y": -0.25, "x": 0}, bargap=0.25)
 
 
 def _short(values: NDArray) -> NDArray[np.float32]:
@@ -358,7 +358,8 @@ def _thin(x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
     return _short(x[::step]), _short(y[::step])
 
 
-def _dressed(figure: Figure, **layout: Any) -> Figure:
+def dressed(figure: Figure, **layout: Any) -> Figure:
+    """The figure with the looks of the page."""
     axis = {
         "gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside",
         "tickcolor": MUTED, "ticklen": 4, "tickfont": {"color": MUTED}, "title_standoff": 8,

@@ -31,6 +31,7 @@ from cryoscape.report.map_plots import write_map_plots
 from cryoscape.report.map_series import position_label, read_walk
 from cryoscape.report.movie import movie
 from cryoscape.report.plots import write_plots
+from cryoscape.report.population_figure import population_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -124,6 +125,7 @@ def _figures(
         drawn |= {f"map-{name}": figure for name, figure in maps.items()}
         drawn["mixture"] = figures.mixture_figure(summary)
         drawn["couplings"] = figures.couplings_figure(summary)
+        drawn["population"] = population_figure(run, summary)
     if summary is not None and summary.motion is not None and run.model is not None:
         walk = summary.traversals[0]
         coords = run.decode(walk.z)
