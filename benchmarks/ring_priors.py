@@ -29,6 +29,10 @@ from measuring import machine, script_parser, table, timed, write_json
 from cryoscape.models.posteriors import DiagonalGaussian
 from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.boltzmann import BoltzmannPrior
+from cryoscape.priors.diffusion.hierarchy import HierarchyPrior
+from cryoscape.priors.diffusion.prior import DiffusionPrior
+from cryoscape.priors.energies.prior import EnergyPrior
+from cryoscape.priors.energies.recovery import RecoveryPrior
 from cryoscape.priors.flow import FlowPrior
 from cryoscape.priors.grbm import GaussianRbmPrior
 from cryoscape.priors.mixture import MixturePrior
@@ -43,6 +47,11 @@ KINDS: dict[str, Callable[[], LatentPrior]] = {
     "mixture": lambda: MixturePrior(DIMENSION),
     "vamp": lambda: VampPrior(DIMENSION),
     "flow": lambda: FlowPrior(DIMENSION),
+    "diffusion": lambda: DiffusionPrior(DIMENSION),
+    "diffusion-mixture": lambda: DiffusionPrior(DIMENSION, base="mixture"),
+    "hierarchy": lambda: HierarchyPrior(DIMENSION),
+    "energy": lambda: EnergyPrior(DIMENSION),
+    "recovery": lambda: RecoveryPrior(DIMENSION),
     "boltzmann": lambda: BoltzmannPrior(DIMENSION),
     "boltzmann-additive": lambda: BoltzmannPrior(DIMENSION, emission="additive"),
     "grbm": lambda: GaussianRbmPrior(DIMENSION),

@@ -94,6 +94,8 @@ def test_the_report_shows_them(mixed):
     page = (mixed / "report.html").read_text()
     assert "The learned population" in page
     assert "mixture prior" in page
+    assert "samples of the prior" in page
+    assert "straight in z" in page
 
 
 def test_populations_are_compared_with_the_truth(mixed, simulated, tmp_path, capsys):
@@ -191,3 +193,15 @@ def test_candidates_differ_in_what_is_present(composed):
     z = candidate_codes(run, 8)
     assert len(np.unique(z, axis=0)) == 8
     assert set(np.unique(z)) == {0.0, 1.0}
+
+
+def test_the_report_follows_the_way_and_the_dynamics_in_the_base_of_a_prior(simulated, tmp_path):
+    run = tmp_path / "run"
+    inputs = [simulated / "particles.star", "--model", simulated / "reference.cif"]
+    prior = ["--prior", "flow", "--prior.transforms", 1, "--prior.hidden", "[8]"]
+    assert call("train", *inputs, "-o", run, "--z-dim", 2, *prior, *SMALL) == 0
+    assert call("report", run) == 0
+    page = (run / "report.html").read_text()
+    assert "The learned population" in page
+    assert "in the prior's space" in page or "in the prior\\u0027s space" in page
+    assert "Langevin dynamics" in page
