@@ -29,7 +29,7 @@ def test_help_names_every_command_of_the_interface(cli):
     code, out, _ = cli("--help")
     assert code == 0
     commands = "demo simulate check train embed decode evaluate density analyze states pose-search report"
-    for name in [*commands.split(), "prior", "sample"]:
+    for name in [*commands.split(), "prior", "sample", "interpolate", "landscape"]:
         assert f" {name} " in out
 
 
