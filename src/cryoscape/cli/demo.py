@@ -16,8 +16,8 @@ from cryoscape.errors import InputError
 
 _OFFLINE = ("hinge", "linear1d", "circular1d", "linker", "states", "double-well", "composition")
 
-# Nothing is drawn all the way round by its own gradient; subunits that come and go need settings of their own as
-# bits, and none as maps.
+# Nothing is drawn all the way round by its own gradient; subunits that come and go need settings of their
+# own as bits, and none as maps.
 _MAPS = ("circular1d", "linker", "composition")
 # A step of the maps is cheap, and they start from the consensus where a model starts from the structure.
 _MAP_STEPS = 3

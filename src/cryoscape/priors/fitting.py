@@ -52,7 +52,7 @@ class BitSampler(Protocol):
 
 @runtime_checkable
 class CostlyDensity(Protocol):
-    """A prior whose density takes so long that it is looked at seldom, and on few particles.
+    """A prior whose density takes so long that it is looked at seldom, and no samples are reweighted by it.
 
     Attributes
     ----------
@@ -64,19 +64,6 @@ class CostlyDensity(Protocol):
 
     fit_checks: int
     fit_watched: int
-
-
-@runtime_checkable
-class BaseDeconvolved(Protocol):
-    """A prior that corrects a base, of which `deconvolve` fits the base alone.
-
-    Its E-step is made once, under the deconvolved base; its M-step is the fit (generalised EM: the evidence
-    does not fall below that of the base while the fit gains on the reweighted samples).
-    """
-
-    def reweighting_energy(self, z: Tensor) -> Tensor:
-        """Energy of the base, (..., d) -> (...)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -157,8 +144,8 @@ def fit_prior(
     Raises
     ------
     InputError
-        If there are too few particles, points are not finite or not of the prior's dimension, or the loss
-        stops being finite.
+        If there are too few particles, points are not finite or not of the prior's dimension, the prior
+        cannot be deconvolved, or the loss stops being finite.
     """
     began = time.monotonic()
     data = z if isinstance(z, PosteriorSamples) else PosteriorSamples.of_points(z)
@@ -177,13 +164,19 @@ def fit_prior(
             solved = prior.deconvolve(train.mean, train.sd)
         else:
             started = prior.warm_start_posteriors(train.mean, train.sd, generator)
+    if objective == "deconvolved" and not solved and isinstance(prior, CostlyDensity):
+        raise InputError(
+            "this prior cannot be deconvolved: the density behind the weights of samples takes too long",
+            remedy="Use --objective aggregate. Over a mixture (base mixture) a diffusion prior can be "
+            "deconvolved from Gaussian posteriors made under N(0, I).",
+        )
     if not (solved or started):
         with report.task("warm start", 1) as task:
             prior.warm_start(train.points(_WARM, seed), generator)
             task.advance(1)
     wanted = prior.schedule.steps if steps is None else steps
     parameters = [p for p in prior.parameters() if p.requires_grad]
-    if not parameters or (solved and not isinstance(prior, BaseDeconvolved)):
+    if not parameters or solved:
         wanted = 0
     rate = prior.schedule.lr if lr is None else lr
     ess = _descend(prior, train, held_out, objective, wanted, rate, generator, report)
@@ -340,8 +333,7 @@ def reweight(prior: LatentPrior, data: PosteriorSamples) -> tuple[Tensor, Tensor
     """
     k, b = data.log_reference.shape
     points = data.z.reshape(k * b, -1)
-    energy = prior.reweighting_energy if isinstance(prior, BaseDeconvolved) else prior.energy
-    log_weight = -energy(points).view(k, b) - data.log_reference
+    log_weight = -prior.energy(points).view(k, b) - data.log_reference
     weights = torch.softmax(log_weight, dim=0)
     share = float((1.0 / weights.square().sum(0)).mean() / k)
     return points, weights.reshape(-1), share

@@ -15,6 +15,7 @@ from cryoscape.models.decoders.base import Scene, StructureDecoder
 from cryoscape.models.image_model import ImageModel
 from cryoscape.models.posteriors import Posterior
 from cryoscape.priors.base import LatentPrior
+from cryoscape.priors.fitting import CostlyDensity
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 from cryoscape.training.embedding import Embedding, posterior_table
 from cryoscape.training.hardware import set_threads
@@ -167,7 +168,9 @@ def _posterior(
         z = q.sample(_SAMPLES, step_generator(seed, 0))
         log_likelihood = torch.stack([model.log_likelihood(sample, batch) for sample in z]).mean(0)
         kl = prior.kl_divergence(q, z) + log_z
-        log_prior = prior.log_prob(z).mean(0)
+        # The KL of a costly density is made of the same log probabilities.
+        costly = isinstance(prior, CostlyDensity)
+        log_prior = q.log_prob(z).mean(0) - kl if costly else prior.log_prob(z).mean(0)
         gain = log_likelihood - kl - model.scene_log_likelihood(baseline, batch)
     return q.mean, q.stddev, log_likelihood, kl, log_prior, gain
 

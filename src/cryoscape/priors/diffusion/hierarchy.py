@@ -16,7 +16,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cryoscape.errors import InputError
 from cryoscape.priors.base import FitSchedule, LatentPrior, LogPartition, PosteriorLike, weighted_mean
 from cryoscape.priors.diffusion.prior import DiffusionPrior
 from cryoscape.priors.gaussians import draw_components
@@ -151,19 +150,6 @@ class HierarchyPrior(LatentPrior):
                 closest = share[:, c].topk(min(_FEW, len(u))).indices
                 mine = u[closest]
             part.warm_start(mine, generator)
-
-    def reweighting_energy(self, z: Tensor) -> Tensor:
-        """Refuse: there is no cheap density to reweight posteriors by.
-
-        Raises
-        ------
-        InputError
-            Always.
-        """
-        raise InputError(
-            "a hierarchy cannot be deconvolved",
-            remedy="Use --kind diffusion or mixture, or --objective aggregate.",
-        )
 
     def faults(self) -> tuple[str, ...]:
         """What is not finite, and clusters without points."""

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryoscape.errors import InputError
 from cryoscape.priors.base import FitSchedule, LogPartition, PosteriorLike, weighted_mean
 from cryoscape.priors.deconvolution import deconvolved_estimate
 from cryoscape.priors.diffusion import flow
@@ -238,7 +237,11 @@ class DiffusionPrior(TransportPrior):
             self._take(improve(u, start_mixture(u, components, _FLOOR, generator), _FLOOR))
 
     def deconvolve(self, mean: Tensor, sd: Tensor) -> bool:
-        """Fit a mixture as the base by extreme deconvolution; True where the base is one."""
+        """Fit a mixture as the base by extreme deconvolution; True where the base is one.
+
+        The network corrects nothing then, until joint training goes on: with weights on few samples of each
+        posterior, what it would learn is farther from the population than the mixture is.
+        """
         if not self._from_mixture:
             return False
         generator = torch.Generator().manual_seed(0)
@@ -256,22 +259,6 @@ class DiffusionPrior(TransportPrior):
         self._begin(torch.as_tensor(centre), torch.as_tensor(math.sqrt(total / self.z_dim)))
         self._take(estimate.whitened(self.shift, self.scale))
         return True
-
-    def reweighting_energy(self, z: Tensor) -> Tensor:
-        """Energy of the base (..., d) -> (...): of the population that images are read with in the E-step.
-
-        Raises
-        ------
-        InputError
-            If the base is not a mixture.
-        """
-        if not self._from_mixture:
-            raise InputError(
-                "a diffusion prior over one Gaussian cannot be deconvolved",
-                remedy="Use --prior.base mixture, which is deconvolved first, or --objective aggregate.",
-            )
-        u = self.whitened(z)
-        return -self.base.log_prob(u.reshape(-1, self.z_dim)).view(u.shape[:-1])
 
     @torch.no_grad()
     def _begin(self, centre: Tensor, spread: Tensor) -> None:
