@@ -19,8 +19,9 @@ from tests.contracts.prior_builders import NEW, PRIORS, Z
 
 def exactly(prior):
     """In double precision, and with the smallest error of a differential equation."""
-    if isinstance(prior, CostlyDensity):
-        prior.tolerance = 1e-10
+    for part in prior.modules():
+        if isinstance(part, CostlyDensity):
+            part.tolerance = 1e-10
     return prior.double()
 
 
