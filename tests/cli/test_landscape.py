@@ -181,3 +181,18 @@ def test_a_variable_that_does_not_change(sample, cli, tmp_path):
     code, _, err = cli("landscape", still.path, "--cv", CV, *FEW)
     assert code == 2
     assert "does not change" in err
+
+
+def test_the_report_shows_it(trained, tmp_path, cli):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    assert cli("landscape", run, "--cv", CV, *FEW)[0] == 0
+    assert cli("report", run)[0] == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Populations and free energy of the vitrified sample" in page
+    record = json.loads((run / "analysis/landscape.json").read_text())
+    assert all(f"<td>{state['name']}</td>" in page for state in record["states"])
+    (run / "analysis/landscape.json").write_text("{")
+    code, _, err = cli("report", run)
+    assert code == 2
+    assert "landscape.json" in err

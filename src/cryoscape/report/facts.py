@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryoscape.analysis.records import read_json
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.errors import InputError
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from cryoscape.training.run import Run
 
 PREFLIGHT = "preflight.json"
+LANDSCAPE = "analysis/landscape.json"
+LANDSCAPE_PICTURE = "analysis/landscape.png"
 _LISTED = 200
 _SERIES = re.compile(r"(.*maps/(?:pc\d+|cluster|state)_)\d+(\.mrc)")
 
@@ -33,6 +36,9 @@ _WHAT = {
     "analysis/analysis.npz": "the same for every particle",
     "analysis/evaluation.json": "recovered against true",
     "analysis/evaluation.npz": "the same for every particle",
+    "analysis/landscape.json": "free energy and populations with intervals",
+    "analysis/landscape.npz": "the same as arrays, and the membership of every particle",
+    "analysis/landscape.png": "free energy with its band",
     "analysis/motion.defattr": "motion of each residue, for ChimeraX",
 }
 
@@ -138,6 +144,18 @@ def preflight_lines(folder: Path) -> list[tuple[str, str]]:
     if isinstance(content, dict) and isinstance(content.get("text"), str):
         return [("", line) for line in content["text"].splitlines() if line.strip()]
     return list(_flat(content)) if isinstance(content, dict) else []
+
+
+def landscape(folder: Path) -> dict[str, Any] | None:
+    """Return what the last `landscape` of a run found, as its file has it; None without one.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
+    path = folder / LANDSCAPE
+    return read_json(path) if path.is_file() else None
 
 
 def list_files(folder: Path) -> list[File]:

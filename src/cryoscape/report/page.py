@@ -18,8 +18,10 @@ from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.report import figures
 from cryoscape.report.facts import (
+    LANDSCAPE_PICTURE,
     File,
     headline,
+    landscape,
     list_files,
     preflight_lines,
     provenance,
@@ -87,10 +89,15 @@ def write_report(run: Run) -> Path:
         preflight=preflight_lines(folder),
         summary=summary,
         groups=_groups(summary),
+        landscape=landscape(folder),
         prior_kind=run.config.prior.kind,
         prior_states=_prior_states(summary),
         makes="structures" if run.has_structures else "maps",
-        pictures={path.stem: _picture(path) for path in pictures if path.suffix == ".png"},
+        pictures={
+            path.stem: _picture(path)
+            for path in [*pictures, folder / LANDSCAPE_PICTURE]
+            if path.suffix == ".png" and path.is_file()
+        },
         evaluation=evaluation,
         compared=found,
         states=[] if evaluation is None else [asdict(row) for row in evaluation.states],
