@@ -5,6 +5,7 @@ import torch
 from scipy.stats import norm
 
 from cryoscape.analysis.prior_evidence import evidence_bias, particle_density, reweighted_points
+from cryoscape.priors.diffusion.prior import DiffusionPrior
 from cryoscape.priors.normal import NormalPrior
 from cryoscape.priors.posterior_samples import PosteriorSamples
 
@@ -67,3 +68,13 @@ def test_reweighted_points_are_of_the_posterior_under_the_other_prior():
     np.testing.assert_allclose(points.mean(axis=0), d / 2, atol=0.04)
     np.testing.assert_allclose(points.var(axis=0), 0.5, atol=0.05)
     np.testing.assert_array_equal(points, reweighted_points(shifted(d), samples, seed=1))
+
+
+def test_a_costly_density_is_taken_of_one_sample_a_particle():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(12, 2, generator=generator)
+    samples = PosteriorSamples.of_gaussians(mean, torch.full_like(mean, 0.2), samples=3)
+    prior = DiffusionPrior(2, layers=1, width=8).eval()
+    found = particle_density(prior, samples, "aggregate")
+    # A new one is N(0, I).
+    np.testing.assert_allclose(found, NormalPrior(2).log_prob(samples.z[0]), atol=1e-3)

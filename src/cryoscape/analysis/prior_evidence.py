@@ -23,7 +23,8 @@ def particle_density(
 ) -> NDArray[np.float64]:
     """Log density of every particle, shape (N,), nats.
 
-    Aggregate: mean over its samples of log p(z). Deconvolved: log of the mean of p(z) / p0(z), which is the
+    Aggregate: mean over its samples of log p(z), or log p of one of them where a density takes long.
+    Deconvolved: log of the mean of p(z) / p0(z), which is the
     evidence of its image over that under p0.
 
     Parameters
@@ -35,6 +36,10 @@ def particle_density(
     """
     import torch
 
+    from cryoscape.priors.fitting import CostlyDensity
+
+    if objective == "aggregate" and isinstance(prior, CostlyDensity):
+        samples = samples.first(1)
     log_p = _log_density(prior, samples) - prior.log_partition().value
     if objective == "aggregate":
         return log_p.mean(0).numpy()

@@ -19,6 +19,10 @@ OutFolder = Annotated[Path, Parameter(name=["--out", "-o"], help="Output folder.
 DecodedOut = Annotated[
     Path, Parameter(name=["--out", "-o"], help="OUT.npz, OUT.cif, OUT.bcif, OUT.pdb or OUT.mrc.")
 ]
+PRIOR_KINDS = (
+    "normal, mixture, vamp, flow, diffusion, hierarchy, energy, recovery, boltzmann, grbm; "
+    "of bits bernoulli, bm, rbm or dbm."
+)
 Lowpass = Annotated[float | None, Parameter(help="Filter maps to this resolution, A.")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")]
 DataDir = Annotated[Path | None, Parameter(help="Folder to look for the stacks in.")]

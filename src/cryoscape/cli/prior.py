@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from cryoscape.cli import overrides
 from cryoscape.cli.console import reporter, say
-from cryoscape.cli.options import one_thread
+from cryoscape.cli.options import PRIOR_KINDS, one_thread
 from cryoscape.cli.prior_compare import EmbeddingFile, Entry, ObjectiveName, compare
 from cryoscape.errors import InputError
 
@@ -32,7 +32,7 @@ def fit(
     *,
     kind: Annotated[
         str,
-        Parameter(help="normal, mixture, vamp, flow, boltzmann, grbm; for bits bernoulli, bm, rbm, dbm."),
+        Parameter(help=PRIOR_KINDS),
     ],
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Folder to write.")],
     objective: ObjectiveName = "aggregate",

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cryoscape.cli import overrides
 from cryoscape.cli.console import reporter, say
 from cryoscape.cli.options import (
+    PRIOR_KINDS,
     DataDir,
     Passthrough,
     one_thread,
@@ -48,7 +49,7 @@ def train(
     decoder: Annotated[str | None, Parameter(help="atomic, modes, segments, field or voxels.")] = None,
     prior: Annotated[
         str | None,
-        Parameter(help="normal, mixture, vamp, flow, boltzmann, grbm; of bits bernoulli, bm, rbm or dbm."),
+        Parameter(help=PRIOR_KINDS),
     ] = None,
     likelihood: Annotated[str | None, Parameter(help="gaussian, correlation or mse.")] = None,
     preset: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +98,10 @@ class PosteriorSamples:
         """Some of the particles."""
         mean, sd, log_odds = (None if t is None else t[index] for t in (self.mean, self.sd, self.log_odds))
         return PosteriorSamples(self.z[:, index], self.log_reference[:, index], mean, sd, log_odds)
+
+    def first(self, samples: int) -> PosteriorSamples:
+        """The first few samples of every particle."""
+        return replace(self, z=self.z[:samples], log_reference=self.log_reference[:samples])
 
     def points(self, limit: int, seed: int = 0) -> Tensor:
         """Up to `limit` samples, of as many particles as that allows, shape (n, d)."""
