@@ -18,7 +18,6 @@ def test_nothing_stops_being_finite(seed):
     prior.warm_start(mean.detach())
     of_prior = torch.optim.Adam(prior.parameters(), lr=3e-3)
     of_posteriors = torch.optim.Adam([mean, log_var], lr=1e-2)
-    kls = []
     for _ in range(25):
         q = DiagonalGaussian(mean, log_var)
         kl = prior.kl_divergence(q, q.rsample(1, generator)).mean()
@@ -31,6 +30,4 @@ def test_nothing_stops_being_finite(seed):
         of_prior.step()
         assert torch.isfinite(kl)
         assert torch.isfinite(loss)
-        kls.append(float(kl))
     assert all(bool(torch.isfinite(p).all()) for p in (mean, log_var, *prior.parameters()))
-    assert sum(kls[-5:]) < sum(kls[:5])
