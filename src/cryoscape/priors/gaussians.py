@@ -183,3 +183,8 @@ def through_factors(factor: Tensor, which: Tensor, noise: Tensor) -> Tensor:
 def draw_components(weight: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw n of K components with their weights (K,), on the CPU, shape (n,)."""
     return torch.multinomial(weight.detach().double().cpu(), n, replacement=True, generator=generator)
+
+
+def normal_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers of the shape, type and device of a tensor; drawn on the CPU."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

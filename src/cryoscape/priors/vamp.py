@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cryoscape.priors.base import FitSchedule, LatentPrior, LogPartition, PriorStates, weighted_mean
 from cryoscape.priors.exemplars import choose_exemplars, exemplar_log_prob, shared_width, weights_of
-from cryoscape.priors.gaussians import draw_components
+from cryoscape.priors.gaussians import draw_components, normal_noise
 
 _WIDTH_POINTS = 10_000
 _WEIGHT_POINTS = 20_000
@@ -156,7 +156,7 @@ class VampPrior(LatentPrior):
         self, mean: Tensor, sd: Tensor, generator: torch.Generator | None = None
     ) -> bool:
         """Choose exemplars among Gaussian posteriors (N, d), each with its own width; True."""
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+        noise = normal_noise(mean, generator)
         u = self.whitened(mean + sd * noise)
         chosen = choose_exemplars(self.whitened(mean), self.exemplars, generator).to(mean.device)
         others = torch.ones(len(u), dtype=torch.bool, device=u.device)

@@ -9,8 +9,8 @@ import torch
 from cryoscape.errors import InputError
 from cryoscape.priors.energies.annealing import annealed_partition
 from cryoscape.priors.energies.drawing import MetropolisLangevin, Resampling, pool
-from cryoscape.priors.energies.langevin import langevin, metropolis_langevin, tuned_step
 from cryoscape.priors.energies.resampling import WeightedPoints
+from cryoscape.priors.langevin import langevin, metropolis_langevin, tuned_step
 from tests.priors.energies.toys import Banana, banana, grid, log_integral
 
 

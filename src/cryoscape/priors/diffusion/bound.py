@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cryoscape.priors.diffusion.noise import Prediction, bounding_levels, noisy, scales
+from cryoscape.priors.gaussians import normal_noise
 
 
 def excess_over_base(
@@ -38,7 +39,7 @@ def excess_over_base(
         Nats.
     """
     sigma, weight = (t.to(u) for t in bounding_levels(len(u), generator))
-    noise = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
+    noise = normal_noise(u, generator)
     scaled, target = noisy(u, sigma, noise)
     ours, theirs = predict(scaled, sigma), base(scaled, sigma)
     # |D - u|^2 / sigma^2 = c_in^2 |F - target|^2; the difference of squares without cancellation.

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from cryoscape.priors.base import LatentPrior
+from cryoscape.priors.gaussians import normal_noise
+from cryoscape.priors.langevin import Place, accepted_by, metropolis_step
 from cryoscape.priors.samplers.health import integrated_autocorrelation
 from cryoscape.priors.transport import TransportPrior
 
@@ -82,15 +84,15 @@ def ornstein_uhlenbeck(
     if potential is None:
         bases = [base]
         for _ in range(steps):
-            bases.append(keep * bases[-1] + fresh * _noise(base, generator))
+            bases.append(keep * bases[-1] + fresh * normal_noise(base, generator))
         moved = torch.stack(bases[1:]) if steps else base.new_empty(0, *base.shape)
         return Trajectory(torch.cat([start[None], prior.decode(moved)]), 1.0)
     level, points, taken = potential(z), [z], 0.0
     for _ in range(steps):
-        proposal = keep * base + fresh * _noise(base, generator)
+        proposal = keep * base + fresh * normal_noise(base, generator)
         there = prior.decode(proposal)
         height = potential(there)
-        accept = _accepted(level - height, generator)
+        accept = accepted_by(level - height, level.dtype, generator)
         base, z = (torch.where(accept[:, None], a, b) for a, b in ((proposal, base), (there, z)))
         level = torch.where(accept, height, level)
         points.append(z)
@@ -128,36 +130,13 @@ def adjusted_langevin(
     Trajectory
     """
 
-    def landscape(z: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy and its gradient."""
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            energy = prior.energy(leaf)
-            if potential is not None:
-                energy = energy + potential(leaf)
-            return energy.detach(), torch.autograd.grad(energy.sum(), leaf)[0]
+    def log_density(z: Tensor) -> Tensor:
+        return -prior.energy(z) if potential is None else -prior.energy(z) - potential(z)
 
-    z = start
-    (energy, slope), half = landscape(z), 0.5 * step_size**2
-    points, taken = [z], 0.0
+    place = Place.at(log_density, start)
+    points, accepted = [start], 0.0
     for _ in range(steps):
-        there = z - half * slope + step_size * _noise(z, generator)
-        height, steepness = landscape(there)
-        forth = (there - z + half * slope).square().sum(-1)
-        back = (z - there + half * steepness).square().sum(-1)
-        accept = _accepted(energy - height + (forth - back) / (4 * half), generator)
-        z, slope = (torch.where(accept[:, None], a, b) for a, b in ((there, z), (steepness, slope)))
-        energy = torch.where(accept, height, energy)
-        points.append(z)
-        taken += float(accept.double().mean())
-    return Trajectory(torch.stack(points), taken / max(1, steps))
-
-
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
-
-
-def _accepted(log_ratio: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Metropolis: which proposals are taken, (n,), bool; none whose ratio is not a number."""
-    chance = torch.rand(len(log_ratio), generator=generator, dtype=log_ratio.dtype).to(log_ratio.device)
-    return chance.log() < log_ratio
+        place, taken = metropolis_step(log_density, place, step=step_size, generator=generator)
+        points.append(place.points)
+        accepted += float(taken.double().mean())
+    return Trajectory(torch.stack(points), accepted / max(1, steps))

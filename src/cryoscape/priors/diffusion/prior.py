@@ -28,6 +28,7 @@ from cryoscape.priors.diffusion.network import MovingAverage, ResidualNetwork
 from cryoscape.priors.diffusion.noise import SIGMA_MIN, noisy, training_levels
 from cryoscape.priors.diffusion.samplers import Denoise, SamplerKind, guided, heun, stochastic, unguided
 from cryoscape.priors.expectation_maximisation import MixtureEstimate, improve, start_mixture
+from cryoscape.priors.gaussians import normal_noise
 from cryoscape.priors.guidance import LogPotentialGradient
 from cryoscape.priors.transport import TransportPrior
 
@@ -205,7 +206,7 @@ class DiffusionPrior(TransportPrior):
             self.averaged.update(self.network)
         u = self.whitened(z.detach())
         sigma = training_levels(len(u), self.noise_mean, self.noise_std, generator).to(u)
-        noise = torch.randn(u.shape, generator=generator, dtype=u.dtype).to(u.device)
+        noise = normal_noise(u, generator)
         scaled, target = noisy(u, sigma, noise)
         predicted = self.base(scaled, sigma) + self.network(scaled, sigma)
         return weighted_mean((predicted - target).square().mean(-1), weights)

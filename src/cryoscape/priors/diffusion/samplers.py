@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cryoscape.priors.diffusion.noise import SIGMA_MAX, Prediction, denoise, sampler_levels, scales
+from cryoscape.priors.gaussians import normal_noise
 from cryoscape.priors.guidance import LogPotentialGradient
 
 SamplerKind = Literal["heun", "stochastic"]
@@ -114,7 +115,7 @@ def stochastic(
     levels = sampler_levels(steps + 1, noise)
     x = math.hypot(SIGMA_MAX, 1.0) * noise
     for here, there in pairwise(levels):
-        fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        fresh = normal_noise(x, generator)
         drift = 2 * (here - there) / here * (denoiser(x, here) - x)
         x = x + drift + torch.sqrt(2 * here * (here - there)) * fresh
     return x

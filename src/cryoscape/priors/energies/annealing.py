@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cryoscape.priors.base import LogPartition
-from cryoscape.priors.energies.langevin import metropolis_langevin, tuned
 from cryoscape.priors.energies.tilt import TiltedLaw
+from cryoscape.priors.langevin import metropolis_langevin, tuned
 from cryoscape.priors.samplers.bennett import log_mean_exp
 
 _PILOT = 128

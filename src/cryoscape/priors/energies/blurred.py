@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from cryoscape.priors.energies.ladder import NoiseLadder
-from cryoscape.priors.energies.tilt import normal_noise
-from cryoscape.priors.gaussians import log_normaliser
+from cryoscape.priors.gaussians import log_normaliser, normal_noise
 
 
 @dataclass(frozen=True, eq=False)

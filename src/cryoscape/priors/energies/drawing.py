@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from cryoscape.priors.energies.langevin import langevin, metropolis_langevin, tuned_step
 from cryoscape.priors.energies.resampling import WeightedPoints, resampled, weighted
 from cryoscape.priors.energies.tilt import TiltedLaw
+from cryoscape.priors.langevin import langevin, metropolis_langevin, tuned_step
 
 PROPOSALS = 200_000
 """Points of the base behind a sample, and behind log Z."""

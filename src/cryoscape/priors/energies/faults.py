@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from cryoscape.priors.energies.drawing import ShortRun, pool
-from cryoscape.priors.energies.langevin import metropolis_langevin, tuned_step
 from cryoscape.priors.energies.tilt import PART, TiltedLaw
 from cryoscape.priors.fitting import LOW_ESS
+from cryoscape.priors.langevin import metropolis_langevin, tuned_step
 
 if TYPE_CHECKING:
     from cryoscape.priors.energies.prior import EnergyPrior

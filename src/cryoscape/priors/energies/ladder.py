@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cryoscape.priors.energies.tilt import normal_noise
+from cryoscape.priors.gaussians import normal_noise
 
 LOWEST, HIGHEST = 0.1, 10.0
 """Noise over signal at the lowest and the highest level, in whitened units."""

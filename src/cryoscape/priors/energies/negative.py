@@ -20,9 +20,9 @@ from torch.nn.functional import softplus
 
 from cryoscape.priors.base import FitSchedule, weighted_mean
 from cryoscape.priors.energies.drawing import ShortRun, pool
-from cryoscape.priors.energies.langevin import metropolis_langevin, tuned
 from cryoscape.priors.energies.resampling import WeightedPoints
 from cryoscape.priors.energies.tilt import TiltedLaw
+from cryoscape.priors.langevin import metropolis_langevin, tuned
 
 _MEMORY = 0.05
 _FEWEST_ACCEPTED = 0.2

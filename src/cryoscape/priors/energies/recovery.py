@@ -30,9 +30,9 @@ from cryoscape.priors.energies.blurred import BlurredMixture
 from cryoscape.priors.energies.drawing import PROPOSALS
 from cryoscape.priors.energies.faults import recovery_faults
 from cryoscape.priors.energies.ladder import NoiseLadder
-from cryoscape.priors.energies.langevin import BEST_ACCEPTANCE, Chains, metropolis_langevin, tuned
 from cryoscape.priors.energies.resampling import WeightedPoints, resampled, weighted
 from cryoscape.priors.energies.tilt import PART, Tilt, drawn_in_parts
+from cryoscape.priors.langevin import BEST_ACCEPTANCE, Chains, metropolis_langevin, tuned
 from cryoscape.priors.mixture import MixturePrior
 
 FIRST_STEP, LONGEST_STEP = 0.7, 1.5

@@ -16,6 +16,7 @@ from torch import Tensor
 from cryoscape.errors import InputError
 from cryoscape.priors.base import LogPartition
 from cryoscape.priors.samplers.bennett import log_mean_exp
+from cryoscape.priors.samplers.population import comb
 
 MOST_DRAWN = 0.1
 """Points that are drawn again from a pool of proposals, as a share of these, at most."""
@@ -74,12 +75,9 @@ class WeightedPoints:
                 "the density of the prior is not finite where its samples are proposed",
                 remedy="Fit it again, with a smaller --lr.",
             )
-        edges = self.weight.cumsum(0)
-        edges = (edges / edges[-1]).cpu()
-        start = torch.rand((), generator=generator, dtype=torch.float64)
-        comb = (torch.arange(n, dtype=torch.float64) + start) / n
-        which = torch.searchsorted(edges, comb, right=True).clamp_max(len(edges) - 1)
-        order = torch.randperm(n, generator=generator)
+        start = float(torch.rand((), generator=generator, dtype=torch.float64))
+        which = comb(self.log_weight, n, start)
+        order = torch.randperm(n, generator=generator).to(which.device)
         return self.points[which[order].to(self.points.device)]
 
 

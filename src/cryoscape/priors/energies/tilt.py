@@ -103,8 +103,3 @@ def drawn_in_parts(prior: LatentPrior, n: int, generator: torch.Generator | None
     """Draw n points of a prior, shape (n, d), not too many at once."""
     sizes = [PART] * (n // PART) + [n % PART] * (n % PART > 0)
     return torch.cat([prior.sample(size, generator) for size in sizes])
-
-
-def normal_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal numbers of the shape, type and device of a tensor; drawn on the CPU."""
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

@@ -21,10 +21,23 @@ def systematic(log_weight: Tensor, generator: torch.Generator) -> Tensor:
 
     Systematic resampling: one uniform number places R equidistant marks on the cumulated weights.
     """
-    reads = len(log_weight)
+    return comb(log_weight, len(log_weight), float(torch.rand((), generator=generator)))
+
+
+def comb(log_weight: Tensor, count: int, start: float) -> Tensor:
+    """Indices (count,), ascending, under equidistant marks on the cumulated weights (R,).
+
+    Parameters
+    ----------
+    log_weight : Tensor, shape (R,)
+    count : int
+        Marks.
+    start : float
+        Of the first mark, in units of the distance between two, 0 to 1.
+    """
     ends = torch.softmax(log_weight.double(), 0).cumsum(0).cpu()
-    marks = (torch.arange(reads, dtype=torch.float64) + float(torch.rand((), generator=generator))) / reads
-    picked = torch.searchsorted(ends, marks * ends[-1], right=True).clamp_max(reads - 1)
+    marks = (torch.arange(count, dtype=torch.float64) + start) / count
+    picked = torch.searchsorted(ends, marks * ends[-1], right=True).clamp_max(len(ends) - 1)
     return picked.to(log_weight.device)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryoscape.priors.energies.tilt import normal_noise
+from cryoscape.priors.gaussians import normal_noise
 
 LogDensity = Callable[[Tensor], Tensor]
 """Unnormalised log density, (n, d) -> (n,)."""
@@ -25,6 +25,37 @@ BEST_ACCEPTANCE = 0.57
 """Of MALA in many dimensions (Roberts and Rosenthal 1998)."""
 
 _PULL = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where chains are, and what the log density is there.
+
+    Attributes
+    ----------
+    points : Tensor, shape (n, d)
+    value : Tensor, shape (n,)
+        Unnormalised log density.
+    slope : Tensor, shape (n, d)
+        Its gradient.
+    """
+
+    points: Tensor
+    value: Tensor
+    slope: Tensor
+
+    @classmethod
+    def at(cls, log_density: LogDensity, points: Tensor) -> Place:
+        """Look at a log density."""
+        return cls(points, *value_and_slope(log_density, points))
+
+    def where(self, chosen: Tensor, other: Place) -> Place:
+        """Those of `other` where chosen (n,), these elsewhere."""
+        return Place(
+            torch.where(chosen[:, None], other.points, self.points),
+            torch.where(chosen, other.value, self.value),
+            torch.where(chosen[:, None], other.slope, self.slope),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +114,37 @@ def langevin(
     return u
 
 
+def metropolis_step(
+    log_density: LogDensity,
+    place: Place,
+    *,
+    step: float | Tensor,
+    generator: torch.Generator | None = None,
+) -> tuple[Place, Tensor]:
+    """One step of all chains, with what was accepted, (n,), bool; the arguments of `metropolis_langevin`."""
+    noise = normal_noise(place.points, generator)
+    forth = Place.at(log_density, place.points + 0.5 * step**2 * place.slope + step * noise)
+    back = (place.points - forth.points - 0.5 * step**2 * forth.slope) / step
+    log_ratio = forth.value - place.value - 0.5 * (back.square() - noise.square()).sum(-1)
+    taken = accepted_by(log_ratio, place.points.dtype, generator)
+    return place.where(taken, forth), taken
+
+
+def accepted_by(log_ratio: Tensor, dtype: torch.dtype, generator: torch.Generator | None = None) -> Tensor:
+    """Metropolis: which proposals are taken, (n,), bool; none whose ratio is not a number.
+
+    Parameters
+    ----------
+    log_ratio : Tensor, shape (n,)
+        Of the densities, with those of proposing either way.
+    dtype : torch.dtype
+        Of the random numbers.
+    generator : torch.Generator, optional
+    """
+    chance = torch.rand(len(log_ratio), generator=generator, dtype=dtype).to(log_ratio.device)
+    return chance.log() < log_ratio
+
+
 @torch.no_grad()
 def metropolis_langevin(
     log_density: LogDensity,
@@ -104,22 +166,12 @@ def metropolis_langevin(
     steps : int
     generator : torch.Generator, optional
     """
-    u = start
-    value, slope = value_and_slope(log_density, u)
-    accepted = torch.zeros_like(value)
+    place = Place.at(log_density, start)
+    accepted = torch.zeros_like(place.value)
     for _ in range(steps):
-        noise = normal_noise(u, generator)
-        forth = u + 0.5 * step**2 * slope + step * noise
-        there, slope_there = value_and_slope(log_density, forth)
-        back = (u - forth - 0.5 * step**2 * slope_there) / step
-        log_ratio = there - value - 0.5 * (back.square() - noise.square()).sum(-1)
-        chance = torch.rand(len(u), generator=generator, dtype=u.dtype).to(u.device)
-        taken = chance.log() < log_ratio
-        u = torch.where(taken[:, None], forth, u)
-        slope = torch.where(taken[:, None], slope_there, slope)
-        value = torch.where(taken, there, value)
+        place, taken = metropolis_step(log_density, place, step=step, generator=generator)
         accepted += taken
-    return Chains(u, accepted / max(1, steps))
+    return Chains(place.points, accepted / max(1, steps))
 
 
 def tuned(step: float, acceptance: float) -> float:
