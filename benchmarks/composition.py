@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import SimulatedSet, machine, script_parser, table, write_json
+from measuring import SimulatedSet, machine, row_text, script_parser, table, write_json
 from training_runs import trained
 
 from cryoscape.analysis.composition_evaluation import CompositionEvaluation, pairwise_model
@@ -181,10 +181,6 @@ HEADER = [
     "held-out ELBO",
     "CPU-s",
 ]
-
-
-def row_text(r: Result) -> str:
-    return "  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in asdict(r).values())
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from cryoscape.analysis.embedding_sources import read_embedding
+from cryoscape.analysis.farthest_points import farthest_pair
 from cryoscape.analysis.prior_fit import fit_to_embedding
 from cryoscape.priors.diffusion.langevin import Trajectory, adjusted_langevin, ornstein_uhlenbeck
 from cryoscape.priors.mixture import MixturePrior
@@ -47,9 +48,7 @@ def ways(prior: TransportPrior, z: Tensor, pairs: int, seed: int) -> dict[str, T
 
 def steps_between(trajectory: Trajectory, groups: KMeans) -> float:
     """Mean number of steps per change between the two groups that lie farthest apart."""
-    centre = groups.cluster_centers_
-    distance = np.square(centre[:, None] - centre[None]).sum(-1)
-    ends = np.unravel_index(distance.argmax(), distance.shape)
+    ends = farthest_pair(groups.cluster_centers_)
     points = trajectory.points.numpy().astype(np.float64)
     steps, chains = points.shape[:2]
     label = groups.predict(points.reshape(steps * chains, -1)).reshape(steps, chains)

@@ -163,6 +163,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     print(f"written: {path}")
 
 
+def row_text(row: Any) -> str:
+    """A row of results (a dataclass) on one line."""
+    return "  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in asdict(row).values())
+
+
 def table(header: list[str], rows: list[list[Any]]) -> str:
     """Rows as a Markdown table."""
 

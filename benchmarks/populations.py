@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import SimulatedSet, machine, script_parser, table, write_json
+from measuring import SimulatedSet, machine, row_text, script_parser, table, write_json
 from training_runs import trained
 
 from cryoscape import Run
 from cryoscape.analysis.embedding_sources import read_embedding
 from cryoscape.analysis.ensemble_weights import fit_weights
-from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table
+from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table, scene_table
 from cryoscape.analysis.population_evaluation import (
     SAMPLES,
     PopulationEvaluation,
@@ -155,27 +155,21 @@ def decoded_structures(run: Run, truth: Truth) -> PopulationEvaluation:
 @torch.no_grad()
 def true_structures(run: Run, truth: Truth, limit: int = 25) -> PopulationEvaluation:
     """Population fitted to log p(x | true structure) of all images by expectation-maximisation."""
-    model, images = run.image_model, run.images()
-    decoder = model.decoder
+    decoder = run.image_model.decoder
     assert isinstance(decoder, StructureDecoder)
     chosen = np.unique(np.linspace(0, len(truth.coords) - 1, limit).round().astype(int))
     in_model, in_truth = truth.match(run.structure)
     assert len(in_model) == len(run.structure)
     world = truth.coords[chosen][:, in_truth] - np.asarray(run.geometry.offset, dtype=np.float32)
     scenes = [decoder.scene(torch.from_numpy(one[None]).float()) for one in world]
-    log_likelihood = []
-    for part in torch.arange(len(images)).split(256):
-        batch = images.batch(part)
-        log_likelihood.append(
-            torch.stack([model.scene_log_likelihood(scene, batch) for scene in scenes], 1).double()
-        )
-    share = fit_weights(torch.cat(log_likelihood).numpy(), resamples=0).weight
+    log_likelihood = scene_table(run, scenes)
+    share = fit_weights(log_likelihood, resamples=0).weight
     full = np.zeros(len(truth.population))
     full[chosen] = share
     if len(chosen) < len(full):
         full = np.interp(np.arange(len(full)), chosen, share)
         full /= full.sum()
-    return shares_against_truth(truth, full, len(images), "true structures")
+    return shares_against_truth(truth, full, len(log_likelihood), "true structures")
 
 
 HEADER = [
@@ -192,10 +186,6 @@ HEADER = [
     "nearest state",
     "CPU-s",
 ]
-
-
-def row_text(r: Result) -> str:
-    return "  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in asdict(r).values())
 
 
 def main() -> None:

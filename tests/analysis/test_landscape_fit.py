@@ -6,9 +6,9 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from cryoscape.analysis import landscape_fit
+from cryoscape.analysis.farthest_points import farthest_points
 from cryoscape.analysis.landscape_fit import fit_populations, log_volumes
 from cryoscape.analysis.landscape_profile import Axis, interval, make_profile
-from cryoscape.analysis.likelihood_table import farthest_points
 
 X = np.linspace(0, 30, 1501)
 EDGES = np.linspace(2, 28, 14)

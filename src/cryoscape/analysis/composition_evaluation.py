@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoscape.analysis.population_evaluation import SAMPLES, sampling_floor
 from cryoscape.analysis.truth import Truth
 
 if TYPE_CHECKING:
     from cryoscape.training.run import Run
-
-SAMPLES = 20_000
 
 _CHUNK = 4096
 # A set of subunits that no draw showed counts as half of one.
@@ -138,7 +137,7 @@ def evaluate_composition(
         true_present=_floats(true @ sets),
         samples=samples,
         distance=float(0.5 * np.abs(share - true).sum()),
-        floor=float(np.sqrt(true * (1 - true) / (2 * np.pi * samples)).sum()),
+        floor=sampling_floor(true, samples),
         log_probability=float(true @ np.log(smooth)),
         entropy=float(-true[likely] @ np.log(true[likely])),
         couplings=tuple(map(_floats, couplings)),

@@ -32,6 +32,7 @@ from cryoscape.analysis.latent_moves import (
     local_move,
 )
 from cryoscape.errors import InputError
+from cryoscape.models.estimators import effective_samples
 from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.guidance import GuidedSampler
 from cryoscape.priors.mixture import MixturePrior
@@ -292,7 +293,7 @@ def _effective(log_weight: Tensor) -> float:
     """Kish's effective number of weights (n,); 0 where all are 0."""
     if not bool((log_weight > -math.inf).any()):
         return 0.0
-    return float(torch.exp(2 * torch.logsumexp(log_weight, 0) - torch.logsumexp(2 * log_weight, 0)))
+    return float(effective_samples(log_weight))
 
 
 def _correlation(first: Tensor, now: Tensor) -> float:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cryoscape.data.images import ImageBatch
 from cryoscape.models.decoders.base import Scene
@@ -150,14 +151,10 @@ def detail_along(
     if period is not None:
         away = np.remainder(away + 0.5 * period, period) - 0.5 * period
     width = max(float(np.ptp(value)) / len(value), float(edges[1] - edges[0]))
-    sides = [_normalised(-0.5 * np.square((away - side * 1.5 * width) / width)) for side in (1, -1)]
+    sides = [softmax(-0.5 * np.square((away - side * 1.5 * width) / width), axis=1) for side in (1, -1)]
     step = np.abs(((sides[0] - sides[1]) * away).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         error = step / np.sqrt(2 * nats_between_means(nats, *sides))
         error = np.where(np.isfinite(error) & (step > 0), error, np.inf)
         bin_nats = 0.5 * np.square((edges[1] - edges[0]) / error)
     return Detail(error, bin_nats, 2 * np.pi * error / np.sqrt(np.log(max(n_images, 3))))
-
-
-def _normalised(logits: Array) -> Array:
-    return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))

@@ -20,7 +20,7 @@ from cryoscape.analysis.decoded_latents import RunDecoder
 from cryoscape.analysis.ensemble_weights import RESAMPLES
 from cryoscape.analysis.identifiability import Detail, detail_along, nats_between_codes, needed_nats
 from cryoscape.analysis.landscape_fit import SmoothPopulations, fit_populations
-from cryoscape.analysis.landscape_profile import Profile, make_axis, make_profile
+from cryoscape.analysis.landscape_profile import Profile, make_axis, make_profile, weighted_quantiles
 from cryoscape.analysis.landscape_states import (
     LandscapeStates,
     StatePopulation,
@@ -28,7 +28,7 @@ from cryoscape.analysis.landscape_states import (
     state_populations,
     user_states,
 )
-from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table
+from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table, presence
 from cryoscape.analysis.variable_syntax import cv_of_run
 from cryoscape.errors import InputError
 from cryoscape.models.likelihoods import GaussianLikelihood
@@ -52,7 +52,6 @@ _FINE = 600
 # Nats between nearest candidates above which images fall between them.
 _COARSE = 0.5
 _STILL = 0.2  # change, in units of the variable's scale, below which nothing moves
-_ABSENT = 10.0  # A: how far apart a chain that is there and one that is not are taken to be
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +124,8 @@ class Landscape:
         found = []
         for d, one in enumerate(self.detail):
             others = tuple(i for i in range(len(self.profile.axes)) if i != d)
-            order = np.argsort(one.finest)
-            below = np.cumsum(self.profile.population.sum(axis=others)[order])
-            found.append(float(one.finest[order][np.searchsorted(below, 0.5 * below[-1])]))
+            weight = self.profile.population.sum(axis=others)
+            found.append(float(weighted_quantiles(one.finest, weight, (0.5,))[0]))
         return tuple(found)
 
 
@@ -262,10 +260,8 @@ def _distances(run: Run, z: NDArray[np.float32]) -> Array:
         coords = run.decode(z)
         points = (coords - coords.mean(axis=0)).reshape(len(z), -1).astype(np.float64)
         points /= np.sqrt(coords.shape[1])
-        present = run.occupancy(z)
-        if present is not None:
-            chain = np.unique(run.structure.chain_index, return_index=True)[1]
-            points = np.concatenate([points, _ABSENT * present[:, chain]], axis=1)
+        present = presence(run, z)
+        points = points if present is None else np.concatenate([points, present], axis=1)
     power = np.square(points).sum(axis=1)
     squared = power[:, None] + power - 2 * points @ points.T
     np.fill_diagonal(squared, 0.0)
@@ -318,10 +314,7 @@ def _margin(profile: Profile, axis: int) -> Array:
 
 def _width(value: Array, weight: Array) -> float:
     """What holds nine tenths of the weight (M,), from the 5 % to the 95 % quantile of the values (M,)."""
-    order = np.argsort(value)
-    below = np.cumsum(weight[order]) / weight.sum()
-    ends = np.minimum(np.searchsorted(below, [0.05, 0.95]), len(value) - 1)
-    return float(np.diff(value[order][ends])[0])
+    return float(np.diff(weighted_quantiles(value, weight, (0.05, 0.95)))[0])
 
 
 def _with_warnings(found: Landscape, run: Run, nats: Array | None) -> Landscape:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cryoscape.analysis.ensemble_weights import RESAMPLES, draw_counts
 from cryoscape.progress import ProgressReporter, reporter_or_silent
@@ -246,10 +247,10 @@ class _Fit:
         return weight @ shared
 
     def _populations(self, f: Array) -> tuple[Array, Array]:
-        return _softmax(f + self._volume), self._space.share_out(self.prior.interpolation @ f)
+        return softmax(f + self._volume), self._space.share_out(self.prior.interpolation @ f)
 
     def _objective(self, likelihood: Array, counts: Array, f: Array, mean: Array) -> tuple[float, Array]:
-        mixed = likelihood @ _softmax(f + self._volume)
+        mixed = likelihood @ softmax(f + self._volume)
         with np.errstate(divide="ignore"):
             value = counts @ np.log(mixed)
         return float(value - 0.5 * (f - mean) @ self.prior.precision @ (f - mean)), mixed
@@ -262,7 +263,7 @@ class _Fit:
         value, mixed = self._objective(likelihood, counts, f, mean)
         expected = np.inf
         for _ in range(_ROUNDS):
-            w = _softmax(f + self._volume)
+            w = softmax(f + self._volume)
             pull = w * ((counts / mixed) @ likelihood)
             gradient = pull - counts.sum() * w - precision @ (f - mean)
             if curvature is None:
@@ -286,7 +287,7 @@ class _Fit:
                 curvature = None
             f, value, mixed = f + size * step, found, mixed_there
         if curvature is None:
-            w = _softmax(f + self._volume)
+            w = softmax(f + self._volume)
             curvature = _curvature(likelihood, counts, mixed, w, w * ((counts / mixed) @ likelihood))
         return f, curvature
 
@@ -297,8 +298,3 @@ def _curvature(likelihood: Array, counts: Array, mixed: Array, w: Array, pull: A
     second = np.outer(w, w) * (scaled.T @ scaled)
     cross = np.outer(pull, w)
     return second - cross - cross.T + counts.sum() * np.outer(w, w)
-
-
-def _softmax(x: Array) -> Array:
-    e = np.exp(x - x.max())
-    return e / e.sum()

@@ -65,13 +65,17 @@ def make_axis(variable: CollectiveVariable, value: Array, weight: Array, bins: i
         half = 0.5 * variable.period
         edges = np.linspace(-half, half, bins + 1)
     else:
-        order = np.argsort(value)
-        below = np.cumsum(weight[order]) / weight.sum()
-        ends = np.minimum(np.searchsorted(below, [_TAIL, 1 - _TAIL]), len(value) - 1)
-        low, high = value[order][ends]
+        low, high = weighted_quantiles(value, weight, (_TAIL, 1 - _TAIL))
         margin = (high - low) / (2 * bins)
         edges = np.linspace(low - margin, high + margin, bins + 1)
     return Axis(variable.text, variable.unit, variable.period, edges)
+
+
+def weighted_quantiles(value: Array, weight: Array, shares: Sequence[float]) -> Array:
+    """Values of (M,) at which the weight (M,) below reaches shares of the whole, in their order."""
+    order = np.argsort(value)
+    below = np.cumsum(weight[order]) / weight.sum()
+    return value[order][np.minimum(np.searchsorted(below, shares), len(value) - 1)]
 
 
 @dataclass(frozen=True, eq=False)

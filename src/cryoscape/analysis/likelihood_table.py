@@ -7,16 +7,19 @@ that cover what the decoder can make is all that populations need.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.analysis.components import decode_in_chunks
+from cryoscape.analysis.components import decode_in_chunks, fit_components
+from cryoscape.analysis.farthest_points import farthest_points
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:
+    from cryoscape.models.decoders.base import Scene
     from cryoscape.training.run import Run
 
 CANDIDATES = 24
@@ -24,6 +27,7 @@ CANDIDATES = 24
 
 _POOL = 4000
 _COMPONENTS = 8
+_ABSENT = 10.0  # A that a chain which is there and one which is not lie apart
 _BATCH = 256
 
 
@@ -59,37 +63,32 @@ def candidate_codes(run: Run, count: int = CANDIDATES, seed: int = 0) -> NDArray
     return pool[farthest_points(_places(run, pool), count)]
 
 
-def farthest_points(points: NDArray, count: int) -> NDArray[np.int64]:
-    """Indices of points (n, k), each the farthest from all before; the first is the nearest to the mean."""
-    chosen = [int(np.square(points - points.mean(axis=0)).sum(axis=1).argmin())]
-    distance = np.square(points - points[chosen[0]]).sum(axis=1)
-    while len(chosen) < count and distance.max() > 0:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.square(points - points[chosen[-1]]).sum(axis=1))
-    return np.array(chosen, dtype=np.int64)
-
-
 def _places(run: Run, z: NDArray[np.float32]) -> NDArray[np.float64]:
     """Points whose distances are those of the conformations, A; those of the codes where there are maps."""
     if not run.has_structures:
         return z.astype(np.float64)
     coords = np.concatenate([part for _, part in decode_in_chunks(run, z)])
-    moves = (coords - coords.mean(axis=0)).reshape(len(coords), -1).astype(np.float64)
+    flat = coords.reshape(len(coords), -1)
     # The scores of the leading components hold nearly all of the distance between any two.
-    values, vectors = np.linalg.eigh(moves.T @ moves if moves.shape[1] < len(moves) else moves @ moves.T)
-    leading = vectors[:, ::-1][:, :_COMPONENTS]
-    if moves.shape[1] < len(moves):
-        scores = moves @ leading
-    else:
-        scores = leading * np.sqrt(np.maximum(values[::-1][:_COMPONENTS], 0.0))
-    places = scores / np.sqrt(coords.shape[1])
+    mean, axes, _, _ = fit_components(flat, _COMPONENTS)
+    places = (flat - mean) @ axes.T / np.sqrt(coords.shape[1])
+    present = presence(run, z)
+    return places if present is None else np.concatenate([places, present], axis=1)
+
+
+def presence(run: Run, z: NDArray) -> NDArray[np.float64] | None:
+    """Coordinates (n, chains) that set conformations apart by the chains they have; None where all have all.
+
+    Parameters
+    ----------
+    run : Run
+    z : ndarray, shape (n, d)
+    """
     present = run.occupancy(z)
-    return places if present is None else np.concatenate([places, 10.0 * present[:, _chains(run)]], axis=1)
-
-
-def _chains(run: Run) -> NDArray[np.int64]:
-    """One residue of every chain."""
-    return np.unique(run.structure.chain_index, return_index=True)[1]
+    if present is None:
+        return None
+    one_residue = np.unique(run.structure.chain_index, return_index=True)[1]
+    return _ABSENT * present[:, one_residue].astype(np.float64)
 
 
 @torch.no_grad()
@@ -110,8 +109,17 @@ def likelihood_table(
     ndarray, shape (N, K)
         log p(x_i | z_k) over pure noise, nats, in the poses that the particle file gives.
     """
+    decoder = run.image_model.decoder
+    scenes = [decoder(one[None]) for one in torch.as_tensor(z, dtype=torch.float32)]
+    return scene_table(run, scenes, progress=progress)
+
+
+@torch.no_grad()
+def scene_table(
+    run: Run, scenes: Sequence[Scene], *, progress: ProgressReporter | None = None
+) -> NDArray[np.float64]:
+    """Log likelihood of all images of a run under K scenes of one object each, shape (N, K), nats."""
     model, images = run.image_model, run.images()
-    scenes = [model.decoder(one[None]) for one in torch.as_tensor(z, dtype=torch.float32)]
     table = np.empty((len(images), len(scenes)))
     with reporter_or_silent(progress).task("likelihoods", len(images), "images") as task:
         for part in torch.arange(len(images)).split(_BATCH):

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
-from scipy.spatial.distance import cdist
 
 from cryoscape.analysis.components import PrincipalComponents, fit_components
 from cryoscape.analysis.contour import contour_level, inscribed_sphere
+from cryoscape.analysis.farthest_points import farthest_points
 from cryoscape.analysis.interpolation import interpolate
 from cryoscape.physics.map_filters import coarsen, lowpass
 
@@ -190,13 +190,7 @@ def _mask(run: Run, z: NDArray, seed: int) -> tuple[NDArray[np.bool_], float]:
 def _far_apart(z: NDArray, count: int, seed: int) -> NDArray[np.int64]:
     """Rows of codes far apart: the first near the middle, each next the farthest from those taken."""
     pool = np.random.default_rng(seed).permutation(len(z))[:20_000]
-    points = z[pool]
-    taken = [int(cdist(points, points.mean(axis=0, keepdims=True)).argmin())]
-    distance = np.full(len(points), np.inf)
-    while len(taken) < min(count, len(points)):
-        distance = np.minimum(distance, cdist(points, points[taken[-1:]])[:, 0])
-        taken.append(int(distance.argmax()))
-    return pool[taken]
+    return pool[farthest_points(z[pool], count)]
 
 
 def _affordable(per_map: float) -> int:

@@ -102,10 +102,15 @@ def shares_against_truth(
         draws,
         tuple(float(p) for p in share),
         float(0.5 * np.abs(found - true).sum()),
-        float(np.sqrt(true * (1 - true) / (2 * np.pi * draws)).sum()),
+        sampling_floor(true, draws),
         float(np.abs(found - true).max()),
         profile,
     )
+
+
+def sampling_floor(true: NDArray, draws: int) -> float:
+    """Total variation distance of so many draws from their own law (S,), on average."""
+    return float(np.sqrt(true * (1 - true) / (2 * np.pi * draws)).sum())
 
 
 def nearest_shares(run: Run, truth: Truth, z: NDArray) -> NDArray[np.float64]:

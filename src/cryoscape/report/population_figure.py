@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryoscape.analysis.farthest_points import farthest_pair
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.priors.diffusion.langevin import ornstein_uhlenbeck
 from cryoscape.priors.transport import TransportPrior
@@ -59,7 +60,8 @@ def population_figure(run: Run, summary: AnalysisSummary) -> Figure | None:
     draw(some, "particles", mode="markers", marker={"size": 4, "color": GREY, "opacity": 0.5})
     drawn = {"size": 4, "color": TEAL, "opacity": 0.5}
     draw(run.sample(_SHOWN), "samples of the prior", mode="markers", marker=drawn)
-    start, end = farthest_pair(codes[summary.clusters.particle])
+    of_groups = codes[summary.clusters.particle]
+    start, end = of_groups[list(farthest_pair(of_groups))]
     line = start + np.linspace(0, 1, _FRAMES)[:, None] * (end - start)
     draw(line, "straight in z", mode="lines", line={"color": "#555555", "dash": "dot"})
     if isinstance(prior, TransportPrior):
@@ -74,10 +76,3 @@ def population_figure(run: Run, summary: AnalysisSummary) -> Figure | None:
     figure.update_xaxes(title="component 1 of the codes")
     figure.update_yaxes(title="component 2 of the codes", scaleanchor="x")
     return dressed(figure, height=480, legend={"orientation": "h", "y": -0.15, "x": 0})
-
-
-def farthest_pair(points: NDArray) -> tuple[NDArray, NDArray]:
-    """The two of points (k, d) that lie farthest apart."""
-    distance = np.square(points[:, None] - points[None]).sum(-1)
-    first, second = np.unravel_index(distance.argmax(), distance.shape)
-    return points[first], points[second]
