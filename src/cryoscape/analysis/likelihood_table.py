@@ -7,19 +7,22 @@ that cover what the decoder can make is all that populations need.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cryoscape.analysis.components import decode_in_chunks, fit_components
 from cryoscape.analysis.farthest_points import farthest_points
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:
+    from cryoscape.data.images import ImageBatch
     from cryoscape.models.decoders.base import Scene
+    from cryoscape.models.likelihoods import Likelihood
     from cryoscape.training.run import Run
 
 CANDIDATES = 24
@@ -114,17 +117,48 @@ def likelihood_table(
     return scene_table(run, scenes, progress=progress)
 
 
-@torch.no_grad()
 def scene_table(
     run: Run, scenes: Sequence[Scene], *, progress: ProgressReporter | None = None
 ) -> NDArray[np.float64]:
     """Log likelihood of all images of a run under K scenes of one object each, shape (N, K), nats."""
-    model, images = run.image_model, run.images()
-    table = np.empty((len(images), len(scenes)))
-    with reporter_or_silent(progress).task("likelihoods", len(images), "images") as task:
-        for part in torch.arange(len(images)).split(_BATCH):
-            batch = images.batch(part)
-            columns = [model.scene_log_likelihood(scene, batch).double() for scene in scenes]
-            table[part.numpy()] = torch.stack(columns, 1).numpy()
-            task.advance(len(part))
+    images = run.images()
+    return image_table(
+        run.image_model.likelihood, scenes, images.batch, torch.arange(len(images)), progress=progress
+    )
+
+
+@torch.no_grad()
+def image_table(
+    likelihood: Likelihood,
+    scenes: Sequence[Scene],
+    images: Callable[[Tensor], ImageBatch],
+    rows: Tensor,
+    *,
+    progress: ProgressReporter | None = None,
+) -> NDArray[np.float64]:
+    """Log likelihood of some images under K scenes of one object each.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    scenes : sequence of Scene
+    images : callable
+        Batches of rows (B,).
+    rows : Tensor, shape (n,), int64
+    progress : ProgressReporter, optional
+
+    Returns
+    -------
+    ndarray, shape (n, K)
+        Over pure noise, nats.
+    """
+    table = np.empty((len(rows), len(scenes)))
+    with reporter_or_silent(progress).task("likelihoods", len(rows), "images") as task:
+        for start in range(0, len(rows), _BATCH):
+            batch = images(rows[start : start + _BATCH])
+            for k, scene in enumerate(scenes):
+                y = scene.project(batch.rotations, likelihood.box, likelihood.pixel_size)
+                value = likelihood.log_prob(batch.images, y, batch.ctf, batch.group)
+                table[start : start + _BATCH, k] = value.double().numpy()
+            task.advance(len(batch.rows))
     return table

@@ -33,6 +33,7 @@ from cryoscape.cli.sample import sample
 from cryoscape.cli.simulate import simulate
 from cryoscape.cli.states import states
 from cryoscape.cli.train import train
+from cryoscape.cli.validate import validate
 from cryoscape.errors import InputError
 
 DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -61,6 +62,7 @@ for _command in (
     landscape,
     sample,
     interpolate,
+    validate,
     prior,
     pose_search,
     report,
@@ -86,13 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [word for word in arguments if word != "--debug"]
     earlier = _stop_on_sigterm()
     try:
-        app(
+        returned = app(
             gather_section_options(arguments),
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
         )
-        return DONE
+        return returned if isinstance(returned, int) else DONE
     except CycloptsError as error:
         return _fail(BAD_INPUT, _usage_message(error, arguments), debug)
     except InputError as error:

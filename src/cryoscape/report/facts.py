@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PREFLIGHT = "preflight.json"
 LANDSCAPE = "analysis/landscape.json"
 LANDSCAPE_PICTURE = "analysis/landscape.png"
+VALIDATION_PICTURE = "analysis/validation.png"
 _LISTED = 200
 _SERIES = re.compile(r"(.*maps/(?:pc\d+|cluster|state)_)\d+(\.mrc)")
 
@@ -39,6 +40,9 @@ _WHAT = {
     "analysis/landscape.json": "free energy and populations with intervals",
     "analysis/landscape.npz": "the same as arrays, and the membership of every particle",
     "analysis/landscape.png": "free energy with its band",
+    "analysis/validation.json": "report card: verdict on every motion, and the checks behind it",
+    "analysis/validation.npz": "populations and fluctuations behind the report card",
+    "analysis/validation.png": "what each motion is worth to the images, and what moves beyond noise",
     "analysis/motion.defattr": "motion of each residue, for ChimeraX",
 }
 

@@ -14,11 +14,13 @@ import numpy as np
 from cryoscape.analysis.evaluate import EVALUATION
 from cryoscape.analysis.evaluation import Evaluation, read_evaluation
 from cryoscape.analysis.summary import AnalysisSummary
+from cryoscape.analysis.validation.results import ReportCard
 from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.report import figures
 from cryoscape.report.facts import (
     LANDSCAPE_PICTURE,
+    VALIDATION_PICTURE,
     File,
     headline,
     landscape,
@@ -90,12 +92,13 @@ def write_report(run: Run) -> Path:
         summary=summary,
         groups=_groups(summary),
         landscape=landscape(folder),
+        card=ReportCard.read(folder / "analysis"),
         prior_kind=run.config.prior.kind,
         prior_states=_prior_states(summary),
         makes="structures" if run.has_structures else "maps",
         pictures={
             path.stem: _picture(path)
-            for path in [*pictures, folder / LANDSCAPE_PICTURE]
+            for path in [*pictures, folder / LANDSCAPE_PICTURE, folder / VALIDATION_PICTURE]
             if path.suffix == ".png" and path.is_file()
         },
         evaluation=evaluation,
