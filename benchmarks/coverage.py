@@ -49,16 +49,16 @@ class Result:
 def measure(run: Run, truth: Truth, name: str, arguments: argparse.Namespace) -> list[Result]:
     """Both ways on one run."""
     first, second = widest_pair(truth)
-    cv = f"distance {_selection(run, first)} {_selection(run, second)}"
+    cv = f"distance {selection(run, first)} {selection(run, second)}"
     in_model, in_truth = truth.match(run.structure)
     place = {int(m): int(t) for m, t in zip(in_model, in_truth)}
-    true = _distance(truth.coords, place[first], place[second])
+    true = distance_between(truth.coords, place[first], place[second])
     cut = float(np.interp(0.5, truth.cv if truth.cv is not None else [0, 1], true))
     left = f"left: {cv} < {cut:.4f}"
     found = make_landscape(
         run, [cv], states=[left], candidates=arguments.candidates, resamples=arguments.resamples
     )
-    means = _distance(run.decode(run.embedding.z), first, second)
+    means = distance_between(run.decode(run.embedding.z), first, second)
     share = float(truth.population[true < cut].sum())
     truly = found.profile.axes[0].marks(true) @ truth.population
     return [_ours(name, found, truly, share), _counted(name, found, truly, share, means, cut)]
@@ -73,12 +73,14 @@ def widest_pair(truth: Truth) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _selection(run: Run, row: int) -> str:
+def selection(run: Run, row: int) -> str:
+    """A residue of the model, in the syntax of collective variables."""
     model = run.structure
     return f"{model.chain_id[row]}:{model.residue_number[row]}"
 
 
-def _distance(coords: NDArray, first: int, second: int) -> NDArray[np.float64]:
+def distance_between(coords: NDArray, first: int, second: int) -> NDArray[np.float64]:
+    """Distances (n,) of two residues in structures (n, N, 3), A."""
     return np.linalg.norm(coords[:, first] - coords[:, second], axis=1).astype(np.float64)
 
 
