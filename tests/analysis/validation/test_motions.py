@@ -108,6 +108,9 @@ def test_soft_modes_overlap_with_themselves_and_rigid_moves_do_not_count():
     assert found.rmsip == pytest.approx(np.sqrt(0.5))
     turned = modes[0] + 3 * np.cross([0, 0, 0.1], coords - coords.mean(0)) + [1.0, 0, 0]
     np.testing.assert_allclose(mode_overlap(coords, turned[None]).each, 1, atol=1e-6)
+    whole = np.cross([0, 1.0, 0], coords - coords.mean(0))
+    assert mode_overlap(coords, whole[None]).rigid == pytest.approx([1])
+    assert found.rigid == pytest.approx([0, 0], abs=1e-9)
     rng = np.random.default_rng(0)
     chance = [mode_overlap(coords, rng.standard_normal((1, N, 3))).each[0] ** 2 for _ in range(50)]
     assert np.mean(chance) == pytest.approx(found.random**2, rel=0.35)

@@ -19,6 +19,7 @@ from cryoscape.analysis.validation.permutation import embed_means, partners, per
 from cryoscape.analysis.validation.posterior_check import along, posterior_check
 from cryoscape.analysis.validation.restraint_modes import MODES, ModeOverlap, mode_overlap
 from cryoscape.analysis.validation.results import Check, JudgedMotion, Status
+from cryoscape.analysis.validation.rigid_body import rigid_body_check, rigid_body_rivals
 from cryoscape.analysis.validation.shells import shell_gain, shell_table, shells_check, unseen_gain
 from cryoscape.analysis.validation.subject import Subject
 from cryoscape.analysis.validation.verdicts import judge
@@ -44,6 +45,9 @@ NAMES = {
 def not_run(number: int, why: str) -> Check:
     """A check that was not run, and why."""
     return Check(number, NAMES[number], Status.NOT_RUN, why)
+
+
+_RIVALS, _RIVAL_IMAGES = 12, 450
 
 
 def split_check(subject: Subject) -> Check:
@@ -154,7 +158,9 @@ def restraints_check(subject: Subject, motions: list[ClaimedMotion], overlap: Mo
     return Check(5, NAMES[5], Status.REPORTED, text, values)
 
 
-def held_out_check(subject: Subject, found: Evidence, progress: ProgressReporter | None) -> Check:
+def held_out_check(
+    subject: Subject, found: Evidence, thorough: bool, progress: ProgressReporter | None
+) -> Check:
     """Check 8: nats of held-out images, in all and by shell."""
     gain, rigid = found.heterogeneous, found.rigid
     text = (
@@ -163,8 +169,13 @@ def held_out_check(subject: Subject, found: Evidence, progress: ProgressReporter
         f"{found.shift_sd:.2g} A are left)"
     )
     shells = _shells(subject, found, progress)
+    values: dict[str, Any] = {}
+    if thorough:
+        rigid_moves = _rigid_moves(subject, found, progress)
+        text += f"; {rigid_moves.text}"
+        values["rigid_moves"] = rigid_moves.values
     good = gain.sigmas >= 3
-    values = {
+    values |= {
         "gain": gain.value,
         "gain_error": gain.error,
         "rigid": rigid.value,
@@ -174,6 +185,23 @@ def held_out_check(subject: Subject, found: Evidence, progress: ProgressReporter
         "shells": shells.values,
     }
     return Check(8, NAMES[8], Status.PASSED if good else Status.FAILED, f"{text}; {shells.text}", values)
+
+
+def _rigid_moves(subject: Subject, found: Evidence, progress: ProgressReporter | None) -> Check:
+    """Rivals of the motion: rigid moves of every particle, about its most likely pose."""
+    heavy = np.argsort(-found.weight)[:_RIVALS]
+    scenes = subject.scenes()
+    fit, test = (torch.from_numpy(rows[:_RIVAL_IMAGES]) for rows in (subject.fit, subject.test))
+    return rigid_body_check(
+        rigid_body_rivals(
+            subject.likelihood,
+            [scenes[k] for k in heavy],
+            subject.images.batch,
+            fit,
+            test,
+            progress=progress,
+        )
+    )
 
 
 def _shells(subject: Subject, found: Evidence, progress: ProgressReporter | None) -> Check:
@@ -250,12 +278,11 @@ def calibration(
 
 
 def verdict_on(
-    found: Evidence,
-    one: MotionEvidence,
-    views: tuple[Check, bool],
-    overlap: float | None,
+    found: Evidence, one: MotionEvidence, views: tuple[Check, bool], overlap: ModeOverlap | None
 ) -> JudgedMotion:
     """Put together what was found on one motion."""
+    along = [other.motion for other in found.motions if other.motion.axis is not None]
+    k = along.index(one.motion) if one.motion.axis is not None else None
     amplitudes = [one.motion.amplitude(weight) for weight in found.null_weight]
     return judge(
         one,
@@ -263,5 +290,6 @@ def verdict_on(
         float(np.quantile(amplitudes, 0.99)),
         views[1],
         views[0].values,
-        None if overlap is None else float(overlap),
+        None if k is None or overlap is None else float(overlap.each[k]),
+        None if k is None or overlap is None else float(overlap.rigid[k]),
     )

@@ -13,7 +13,7 @@ Where images may be in slightly wrong poses as well, the null is of the best sin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from cryoscape.analysis.validation.gains import (
     mean_over_images,
 )
 from cryoscape.analysis.validation.motions import ClaimedMotion
-from cryoscape.analysis.validation.rigid_body import expand_poses, fit_pose_sd
+from cryoscape.analysis.validation.pose_expansion import expand_poses, fit_pose_sd
 from cryoscape.analysis.validation.simulated_images import ImageSource, SimulatedImages
 from cryoscape.analysis.validation.subject import Subject
 from cryoscape.models.decoders.base import Scene
@@ -45,6 +45,8 @@ POSED = 250
 
 _RARE = 1e-3  # populations below which objects are left out where poses are integrated over
 _MOST_POSES = 8
+_WRONG = 3.0  # standard errors from which on poses are wrong
+_MOST_UNDONE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +197,17 @@ class _Gathering:
             rotation_sd=rotation_sd,
             shift_sd=shift_sd,
         )
-        null_posed = self.posed(self.scenes, weight, null)[2]
+        again_rotation, again_shift, null_posed = self.posed(self.scenes, weight, null)
+        rigid = self.mean(single - table[~fit][: len(single), best])
+        given = log_evidence(table[~fit], weight)[: len(posed)]
+        if self.mean(posed - given).sigmas > _WRONG:
+            # To second order large errors look smaller than they are; by how much, the null itself shows.
+            null = replace(
+                null,
+                rotation_sd=_undone(rotation_sd, again_rotation),
+                shift_sd=_undone(shift_sd, again_shift),
+            )
+            null_posed = self.posed(self.scenes, weight, null)[2]
         found = []
         for k, motion in enumerate(self.motions):
             own, still = owns[k], self.without[k]
@@ -217,7 +229,7 @@ class _Gathering:
             heterogeneous=self.mean(_over_single(table, fit)),
             null_heterogeneous=null_heterogeneous,
             noise=self.mean(_over_single(noise, fit)),
-            rigid=self.mean(single - table[~fit][: len(single), best]),
+            rigid=rigid,
             rotation_sd=rotation_sd,
             shift_sd=shift_sd,
             motions=tuple(found),
@@ -280,6 +292,11 @@ class _Gathering:
     def mean(self, values: Array) -> Mean:
         """Over the images that judge, or the first of them."""
         return mean_over_images(values, self.micrograph[: len(values)])
+
+
+def _undone(put_in: float, found: float) -> float:
+    """The error that would be found as large as what was put in, where that was found as `found`."""
+    return put_in * min(put_in / found, _MOST_UNDONE) if found > 0 else put_in
 
 
 def _over_single(table: Array, fit: NDArray[np.bool_], *, or_noise: bool = True) -> Array:

@@ -30,11 +30,14 @@ class ModeOverlap:
         Root mean square inner product of both sets (Amadei et al. 1999).
     random : float
         What a direction drawn at random has on average.
+    rigid : ndarray, shape (M,)
+        Share of each motion, as squared displacement, that is a move of the whole.
     """
 
     each: Array
     rmsip: float
     random: float
+    rigid: Array
 
 
 def mode_overlap(coords: NDArray, axes: NDArray, modes: int = MODES) -> ModeOverlap:
@@ -61,6 +64,7 @@ def mode_overlap(coords: NDArray, axes: NDArray, modes: int = MODES) -> ModeOver
     basis = soft.reshape(len(soft), -1)
     flat = np.asarray(axes, dtype=np.float64).reshape(len(axes), -1)
     rigid = _rigid(np.asarray(coords, dtype=np.float64))
+    whole = np.square(flat @ rigid.T).sum(axis=1) / np.square(flat).sum(axis=1)
     flat = flat - flat @ rigid.T @ rigid
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
     inner = np.square(flat @ basis.T)
@@ -68,6 +72,7 @@ def mode_overlap(coords: NDArray, axes: NDArray, modes: int = MODES) -> ModeOver
         np.sqrt(inner.sum(axis=1)),
         float(np.sqrt(inner.sum() / len(flat))),
         float(np.sqrt(len(basis) / max(flat.shape[1] - 6, 1))),
+        whole,
     )
 
 

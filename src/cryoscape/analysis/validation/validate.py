@@ -225,7 +225,7 @@ def _judge(
     checks += [
         not_run(k, f"needs training again: --level {'full' if k == 6 else 'standard'}") for k in (6, 7)
     ]
-    checks.append(held_out_check(subject, found, progress))
+    checks.append(held_out_check(subject, found, level is not Level.QUICK, progress))
     apart = [
         views_check(subject, found, one, z if k == 0 else None, seed) for k, one in enumerate(found.motions)
     ]
@@ -234,15 +234,7 @@ def _judge(
     checks.append(apart[0][0])
     checks.append(calibration(subject, found, effort.replicates, seed, progress))
     checks.append(geometry_check(structures_of(subject), subject.structure))
-    judged = tuple(
-        verdict_on(
-            found,
-            one,
-            views,
-            None if overlap is None or one.motion.axis is None else overlap.each[k],
-        )
-        for k, (one, views) in enumerate(zip(found.motions, apart))
-    )
+    judged = tuple(verdict_on(found, one, views, overlap) for one, views in zip(found.motions, apart))
     arrays |= {"weight": found.weight, "claimed": subject.claimed}
     checks = [replace(one, name=NAMES[one.number], text=one.text.rstrip(".")) for one in checks]
     card = ReportCard(level, subject.source, judged, tuple(checks), tuple(_warnings(subject, level)), facts)

@@ -19,6 +19,10 @@ SIGMAS = 3.0
 REFUTED = 0.25
 """A gain below this share of what the claim predicts, though it would be seen, refutes the claim."""
 
+WHOLE = 0.95
+"""A motion that is to so large a part (of squared displacement) a move of the whole is a matter of poses. A
+domain of half the molecule that turns has 0.7."""
+
 
 def judge(
     found: MotionEvidence,
@@ -27,6 +31,7 @@ def judge(
     entangled: bool,
     entanglement: dict[str, Any],
     overlap: float | None,
+    rigid: float | None = None,
 ) -> JudgedMotion:
     """Verdict on one motion.
 
@@ -43,10 +48,14 @@ def judge(
         The numbers behind that.
     overlap : float or None
         With the soft modes of the restraints.
+    rigid : float or None
+        Share of it that is a move of the whole.
     """
     beyond = found.real.gain.less(Mean(max(float(found.null.mean()), 0.0), float(found.null.std(ddof=1))))
     posed = found.beyond_poses.less(_at_least_zero(found.null_beyond_poses))
     verdict, why = _decide(found, beyond, posed, entangled)
+    if verdict is Verdict.SUPPORTED and rigid is not None and rigid > WHOLE:
+        verdict, why = Verdict.POSE_ENTANGLED, f"{rigid:.0%} of it is a move of the whole: that is a pose"
     motion = found.motion
     claimed = motion.score
     values = {
@@ -68,6 +77,7 @@ def judge(
         "sigmas": beyond.sigmas,
         "sigmas_beyond_poses": posed.sigmas,
         "overlap_with_restraints": overlap,
+        "move_of_the_whole": rigid,
         "entanglement": entanglement,
     }
     return JudgedMotion(motion.name, motion.where, verdict, why, values)
