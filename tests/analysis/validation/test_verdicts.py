@@ -56,5 +56,9 @@ def test_a_card_is_read_back_as_it_was_written(tmp_path):
     again = ReportCard.read(tmp_path)
     assert again == card
     assert not again.sound
-    assert again.with_checks([Check(3, "x", Status.PASSED, "")]).sound
+    more = again.with_checks([Check(3, "x", Status.PASSED, "0 nats"), Check(7, "halves", Status.PASSED, "")])
+    assert [(one.number, one.status) for one in more.checks] == [(3, Status.FAILED), (7, Status.PASSED)]
+    assert more.checks[0].text == "0.1 nats. Trained again: 0 nats"
+    unrun = Check(7, "half-sets", Status.NOT_RUN, "needs training")
+    assert unrun.joined(more.checks[1]) == Check(7, "half-sets", Status.PASSED, "")
     assert ReportCard.read(tmp_path / "nowhere") is None

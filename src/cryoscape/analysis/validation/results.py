@@ -63,6 +63,18 @@ class Check:
     text: str
     values: dict[str, Any] = field(default_factory=dict)
 
+    def joined(self, again: Check) -> Check:
+        """Both in one, under the name of the first: failed where either failed."""
+        if Status.NOT_RUN in (self.status, again.status):
+            found = again if self.status is Status.NOT_RUN else self
+            return replace(found, name=self.name)
+        status = max((self.status, again.status), key=_GRAVITY.index)
+        values = {**self.values, "trained_again": again.values}
+        return Check(self.number, self.name, status, f"{self.text}. Trained again: {again.text}", values)
+
+
+_GRAVITY = (Status.NOT_RUN, Status.REPORTED, Status.PASSED, Status.FAILED)
+
 
 @dataclass(frozen=True)
 class JudgedMotion:
@@ -117,9 +129,11 @@ class ReportCard:
         return supported and all(check.status is not Status.FAILED for check in self.checks)
 
     def with_checks(self, checks: Iterable[Check]) -> ReportCard:
-        """Card with these checks in the place of those of the same number, in order."""
+        """Card with further checks: one of a number that was run already adds to what was found."""
         by_number = {check.number: check for check in self.checks}
-        by_number.update({check.number: check for check in checks})
+        for check in checks:
+            earlier = by_number.get(check.number)
+            by_number[check.number] = check if earlier is None else earlier.joined(check)
         return replace(self, checks=tuple(by_number[k] for k in sorted(by_number)))
 
     def write(self, folder: Path) -> Path:

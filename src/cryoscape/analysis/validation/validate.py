@@ -139,14 +139,18 @@ def validate_run(
 
     motions = claimed_motions(subject, 1)
     axis = motions[0].axis if motions else None
+    poses = next(check.values for check in found.card.checks if check.number == 8)
     again = retrained_checks(
         run,
         level,
         motion_axis=None if axis is None else axis.flatten().numpy().astype(np.float64),
         reference=reference,
         seed=seed,
+        rotation_sd=poses["rotation_sd"],
+        shift_sd=poses["shift_sd"],
         progress=progress,
     )
+    again = [replace(one, text=one.text.rstrip(".")) for one in again]
     return Validation(found.card.with_checks(again), found.arrays, found.model)
 
 
