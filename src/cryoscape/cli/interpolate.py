@@ -12,10 +12,7 @@ from cryoscape.cli.options import DecodedOut, Lowpass, RunFolder, one_thread
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
-    from cryoscape.analysis.latent_paths import LatentPath
-    from cryoscape.training.run import Run
+    from cryoscape.analysis.paths.interpolated import LatentPath
 
 _LISTED = 21
 _NAMES = {
@@ -48,8 +45,10 @@ def interpolate(
     (n,), A, and `row` (2,), the two particles.
     """
     import numpy as np
+    import torch
 
-    from cryoscape.analysis.latent_paths import latent_path
+    from cryoscape.analysis.paths.ends import latent_of_row
+    from cryoscape.analysis.paths.interpolated import latent_path
     from cryoscape.training.run import Run
 
     file = DecodedFile(out, lowpass)
@@ -58,7 +57,7 @@ def interpolate(
     file.check(opened)
     if start == end:
         raise InputError("both ends of the path are the same particle", remedy="Name two different ones.")
-    ends = [_latent(opened, row) for row in (start, end)]
+    ends = [torch.from_numpy(latent_of_row(opened, row)) for row in (start, end)]
     decode = opened.decode if opened.has_structures else None
     path = latent_path(opened.prior, ends[0], ends[1], number, kind, decode)
     _tell(path, start, end)
@@ -67,21 +66,6 @@ def interpolate(
     if path.travelled is not None:
         arrays["travelled"] = path.travelled.astype(np.float32)
     file.write(opened, arrays)
-
-
-def _latent(run: Run, row: int) -> torch.Tensor:
-    import numpy as np
-    import torch
-
-    embedding = run.embedding
-    place = np.flatnonzero(embedding.row == row)
-    if not len(place):
-        raise InputError(
-            f"particle {row} is not in the embedding of this run",
-            file=run.path,
-            remedy=f"Its rows run from {embedding.row.min()} to {embedding.row.max()}, perhaps with gaps.",
-        )
-    return torch.as_tensor(embedding.z[place[0]], dtype=torch.float32)
 
 
 def _tell(path: LatentPath, start: int, end: int) -> None:

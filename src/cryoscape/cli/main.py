@@ -26,6 +26,7 @@ from cryoscape.cli.evaluate import evaluate
 from cryoscape.cli.interpolate import interpolate
 from cryoscape.cli.landscape import landscape
 from cryoscape.cli.overrides import gather_section_options
+from cryoscape.cli.path import path
 from cryoscape.cli.pose_search import pose_search
 from cryoscape.cli.prior import prior
 from cryoscape.cli.report import report
@@ -62,6 +63,7 @@ for _command in (
     landscape,
     sample,
     interpolate,
+    path,
     validate,
     prior,
     pose_search,

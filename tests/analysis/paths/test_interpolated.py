@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.analysis.latent_paths import latent_path
+from cryoscape.analysis.paths.interpolated import latent_path
 from cryoscape.errors import InputError
 from cryoscape.priors.flow import FlowPrior
 from cryoscape.priors.machines.kinds import independent_bits
