@@ -104,7 +104,7 @@ def evaluate(
         curves = record.arrays(rows[kept])
     controls = {name: points[kept] for name, points in imaging.controls.items()}
     codes = evaluate_latents(z[kept], state[kept], truth, controls)
-    junk = evaluate_junk(embedding, imaging.junk)
+    junk = evaluate_junk(embedding, imaging.junk, Path(run.path))
     result = _assemble(structures, maps, codes, populations, composition, junk, truth, len(rows))
     target = Path(run.path) / EVALUATION
     write_arrays(target.with_suffix(".npz"), columns)

@@ -164,10 +164,11 @@ def _composition(found: CompositionEvaluation) -> str:
 
 
 def _junk(found: JunkEvaluation) -> str:
+    posterior = "" if found.posterior is None else f", by `cryoscape junk` {found.posterior:.3f}"
     return (
         f"{found.junk} junk images beside {found.particles} particles; the chance that junk scores lower: "
         f"by evidence {found.evidence:.3f}, by gain over one structure {found.gain:.3f}, "
-        f"by the prior {found.log_prior:.3f}"
+        f"by the prior {found.log_prior:.3f}{posterior}"
     )
 
 

@@ -24,6 +24,7 @@ from cryoscape.cli.density import density
 from cryoscape.cli.embed import embed
 from cryoscape.cli.evaluate import evaluate
 from cryoscape.cli.interpolate import interpolate
+from cryoscape.cli.junk import junk
 from cryoscape.cli.landscape import landscape
 from cryoscape.cli.overrides import gather_section_options
 from cryoscape.cli.path import path
@@ -61,6 +62,7 @@ for _command in (
     analyze,
     states,
     landscape,
+    junk,
     sample,
     interpolate,
     path,

@@ -164,7 +164,8 @@ def simulate(
     with _denormals_flushed(), _folder_when_done(folder) as temporary:
         stack = temporary / "particles.mrcs"
         power, whitened = write_clean(stack, built, views, settings, box, pixel, seed, reporter)
-        noise_variance = float(power.mean()) / snr
+        # Empty images say nothing of the strength of the signal.
+        noise_variance = float(power[views.junk_kind != "noise"].mean()) / snr
         add_noise(stack, power, noise_variance, settings, box, pixel, seed, reporter)
         write_table(temporary / "particles.star", views, settings, box, pixel)
         corner = corner_to_centre(box, pixel) if settings.frame == "corner" else 0.0
@@ -222,9 +223,9 @@ def truth_arrays(built: Scenario, views: Views, corner: float) -> dict[str, Any]
     dict
         `state` (N,), `population` (S,), `coords` (S, R, 3) float32 of one bead a residue, `cv` (S,),
         `atom_coords` (S, M, 3) float32, `atom_weights` (M,) or (S, M) float32, `atom_sigma`, `origin`,
-        `rotations` (N, 3, 3), `shifts` (N, 2), `junk` (N,), `half` (N,), `defocus_u`, `defocus_v`,
-        `defocus_angle`, `scale` (N,), `scenario`, and the scenario's own facts. The state of a junk particle
-        is the one whose atoms were scattered.
+        `rotations` (N, 3, 3), `shifts` (N, 2), `junk`, `junk_kind` (N,), `half` (N,), `defocus_u`,
+        `defocus_v`, `defocus_angle`, `scale` (N,), `scenario`, and the scenario's own facts. The state of a
+        junk particle is the one whose atoms were scattered.
     """
     atoms = (built.coords + corner).astype(np.float32)
     weights = built.atoms.weights if built.weights is None else built.weights
@@ -240,6 +241,7 @@ def truth_arrays(built: Scenario, views: Views, corner: float) -> dict[str, Any]
         "rotations": views.rotations,
         "shifts": views.shifts,
         "junk": views.junk,
+        "junk_kind": views.junk_kind,
         "half": views.half,
         "defocus_u": views.defocus_u,
         "defocus_v": views.defocus_v,
@@ -286,7 +288,8 @@ def _check_folder(folder: Path, force: bool) -> None:
 
 def _check_fits(built: Scenario, box: int, pixel: float, options: SimulationOptions) -> None:
     radius = float(np.linalg.norm(built.coords, axis=-1).max()) + 2 * built.atoms.sigma
-    needed = radius + options.shift
+    displaced = options.junk_shift[1] if options.junk and "shifted" in options.junk_kinds else 0.0
+    needed = radius + options.shift + displaced
     if needed > (box // 2 - 1) * pixel:
         side = 2 * int(np.ceil(needed / pixel) + 1)
         raise InputError(

@@ -21,7 +21,7 @@ from cryoscape.physics.ctf import ctf
 from cryoscape.physics.fourier import forward, frequency_grid, hermitian_weights, inverse, shift_phase
 from cryoscape.physics.gaussians import project_fourier
 from cryoscape.physics.rotations import random_rotations, small_rotation
-from cryoscape.simulate.options import SimulationOptions
+from cryoscape.simulate.options import JUNK_KINDS, SimulationOptions
 
 Array = NDArray[np.float64]
 
@@ -64,6 +64,8 @@ class Views:
     state : ndarray of int, shape (N,)
         For junk, the state whose atoms were scattered.
     junk : ndarray of bool, shape (N,)
+    junk_kind : ndarray of str, shape (N,)
+        One of `cryoscape.simulate.options.JUNK_KINDS`; empty for the molecule.
     rotations : ndarray, shape (N, 3, 3)
         From model to view.
     shifts : ndarray, shape (N, 2)
@@ -80,6 +82,7 @@ class Views:
 
     state: NDArray[np.int64]
     junk: NDArray[np.bool_]
+    junk_kind: NDArray[np.str_]
     rotations: Array
     shifts: Array
     given_rotations: Array
@@ -168,6 +171,7 @@ def draw_views(population: Array, n: int, options: SimulationOptions, seed: int)
         rows = np.flatnonzero(junk == kind)
         labels = np.repeat(np.arange(len(population)), exact_counts(population, len(rows)))
         state[rows] = labels[stream(seed, name).permutation(len(rows))]
+    junk_kind = _draw_kinds(junk, options, seed)
     rotations = draw_rotations(n, options.orientation_strength, seed)
     shifts = options.shift * stream(seed, "shift").uniform(-1, 1, (n, 2))
     tilt = np.deg2rad(options.pose_error) * stream(seed, "pose error").standard_normal((n, 3))
@@ -185,8 +189,10 @@ def draw_views(population: Array, n: int, options: SimulationOptions, seed: int)
     return Views(
         state=state,
         junk=junk,
+        junk_kind=junk_kind,
         rotations=rotations,
-        shifts=shifts,
+        # Displaced in the image, and not in the table.
+        shifts=shifts + _displacements(junk_kind, options, seed),
         given_rotations=given if options.pose_error else rotations,
         given_shifts=given_shifts,
         defocus_u=defocus + half_difference,
@@ -195,6 +201,26 @@ def draw_views(population: Array, n: int, options: SimulationOptions, seed: int)
         scale=np.exp(options.scale_spread * stream(seed, "scale").standard_normal(n)),
         half=half,
     )
+
+
+def _draw_kinds(junk: NDArray[np.bool_], options: SimulationOptions, seed: int) -> NDArray[np.str_]:
+    """Kind of every particle, "" where it is the molecule; kinds in equal parts."""
+    out = np.full(len(junk), "", dtype=f"<U{max(map(len, JUNK_KINDS))}")
+    kinds = options.junk_kinds
+    rows = np.flatnonzero(junk)
+    labels = np.repeat(kinds, exact_counts(np.full(len(kinds), 1 / len(kinds)), len(rows)))
+    out[rows] = labels[stream(seed, "junk kind").permutation(len(rows))]
+    return out
+
+
+def _displacements(kind: NDArray[np.str_], options: SimulationOptions, seed: int) -> Array:
+    """By how much each image lies off what the table says, (N, 2), Angstrom."""
+    rng, rows = stream(seed, "displacement"), np.flatnonzero(kind == "shifted")
+    length = rng.uniform(*options.junk_shift, len(rows))
+    angle = rng.uniform(0, 2 * np.pi, len(rows))
+    out = np.zeros((len(kind), 2))
+    out[rows] = length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return out
 
 
 def project(
@@ -240,6 +266,7 @@ def clean_images(
     box: int,
     pixel: float,
     seed: int,
+    wrong: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Noise-free images of some particles: Gaussians projected, moved, times the CTF.
 
@@ -260,6 +287,8 @@ def clean_images(
     pixel : float
         Angstrom.
     seed : int
+    wrong : tuple of Tensor, optional
+        Atoms (m, 3) and electrons (m,) of another molecule, for the particles that show it.
 
     Returns
     -------
@@ -267,13 +296,20 @@ def clean_images(
     """
     states = torch.from_numpy(views.state[rows])
     placed = coords[states]
-    for b in np.flatnonzero(views.junk[rows]):
+    kind = views.junk_kind[rows]
+    for b in np.flatnonzero(kind == "scattered"):
         # The same atoms with x, y and z shuffled apart: mass and extent of the molecule, no structure.
         rng = stream(seed, "scatter", int(rows[b]))
         for axis in range(3):
             placed[b, :, axis] = placed[b, torch.from_numpy(rng.permutation(placed.shape[1])), axis]
     rotations, shifts = (torch.from_numpy(x[rows]).float() for x in (views.rotations, views.shifts))
     projections = project(placed, weights[states], sigma, rotations, shifts, box, pixel)
+    projections[torch.from_numpy(kind == "noise")] = 0.0
+    other = torch.from_numpy(np.flatnonzero(kind == "wrong"))
+    if len(other):
+        assert wrong is not None
+        places = wrong[0].expand(len(other), -1, 3)
+        projections[other] = project(places, wrong[1], sigma, rotations[other], shifts[other], box, pixel)
     transfer = ctf(
         frequency_grid(box, pixel),
         torch.from_numpy(views.defocus_u[rows]),

@@ -13,6 +13,9 @@ ScenarioName = Literal[
 ]
 SCENARIOS: tuple[ScenarioName, ...] = get_args(ScenarioName)
 
+JunkKind = Literal["scattered", "noise", "shifted", "wrong"]
+JUNK_KINDS: tuple[JunkKind, ...] = get_args(JunkKind)
+
 
 @dataclass(frozen=True)
 class SimulationOptions:
@@ -69,6 +72,12 @@ class SimulationOptions:
         Standard deviation per axis of the error of the poses in the particle file, degrees and Angstrom.
     junk : float
         Fraction of particles that are not the molecule.
+    junk_kinds : tuple of str
+        What they are, in equal parts: `scattered`, the atoms of the molecule thrown about; `noise`, an empty
+        image; `shifted`, the molecule far from where the table puts it; `wrong`, another molecule of its
+        size, the same in all of them.
+    junk_shift : tuple of float
+        Least and largest displacement of the shifted ones, Angstrom, in any direction.
     noise : "white" or "coloured"
         Coloured noise is five times stronger at low than at high frequency, as ice is.
     sign : 1 or -1
@@ -101,6 +110,8 @@ class SimulationOptions:
     pose_error: float = 0.0
     shift_error: float = 0.0
     junk: float = 0.0
+    junk_kinds: tuple[JunkKind, ...] = ("scattered",)
+    junk_shift: tuple[float, float] = (15.0, 40.0)
     noise: Literal["white", "coloured"] = "white"
     sign: Literal[1, -1] = 1
 
@@ -122,6 +133,16 @@ class SimulationOptions:
         if not 0 < low <= high:
             raise InputError(
                 f"the defocus range {low} to {high} A is empty", remedy="Give 0 < lower <= upper."
+            )
+        low, high = self.junk_shift
+        if not (0 <= low <= high and math.isfinite(high)):
+            raise InputError(
+                f"the displacement {low} to {high} A is empty", remedy="Give 0 <= least <= largest."
+            )
+        if not self.junk_kinds or not set(self.junk_kinds) <= set(JUNK_KINDS):
+            raise InputError(
+                f"junk_kinds is {' '.join(self.junk_kinds) or 'empty'}",
+                remedy=f"Choose one or more of {', '.join(JUNK_KINDS)}.",
             )
         for name in ("junk", "amplitude_contrast"):
             if not 0 <= getattr(self, name) < 1:

@@ -20,10 +20,12 @@ from cryoscape.simulate.imaging import (
     clean_images,
     noise_spectrum,
     signal_power,
+    stream,
     unit_noise,
 )
 from cryoscape.simulate.options import SimulationOptions
 from cryoscape.simulate.scenarios import Scenario
+from cryoscape.simulate.wrong_molecule import wrong_molecule
 
 _TABLE = 2**22
 """Entries of the tables of Gaussians that are held at once, which bounds the memory."""
@@ -80,6 +82,10 @@ def write_clean(
     coords = torch.from_numpy(built.coords.astype(np.float32))
     weights = torch.from_numpy(built.state_weights.astype(np.float32))
     spectrum = None if options.noise == "white" else noise_spectrum(options.noise, box, pixel)
+    wrong = None
+    if (views.junk_kind == "wrong").any():
+        places, electrons = wrong_molecule(built.atoms, stream(seed, "wrong molecule"))
+        wrong = torch.from_numpy(places.astype(np.float32)), torch.from_numpy(electrons.astype(np.float32))
     n = len(views.state)
     open_stack_writer(path, n, box, pixel, np.float32).flush()
     power, whitened = np.empty(n), np.empty(n)
@@ -88,7 +94,9 @@ def write_clean(
     with reporter.task("project", total=n, unit="images") as bar, open(path, "rb+", buffering=0) as handle:
         handle.seek(_offset(path, n, box))
         for rows in _batches(n, size):
-            clean = clean_images(coords, weights, built.atoms.sigma, views, rows, options, box, pixel, seed)
+            clean = clean_images(
+                coords, weights, built.atoms.sigma, views, rows, options, box, pixel, seed, wrong
+            )
             handle.write(clean.contiguous().numpy().astype("<f4", copy=False).data)
             variance, white = signal_power(clean, spectrum)
             power[rows], whitened[rows] = variance.numpy(), white.numpy()
