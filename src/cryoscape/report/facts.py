@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from cryoscape.training.run import Run
 
 PREFLIGHT = "preflight.json"
-LANDSCAPE = "analysis/landscape.json"
-LANDSCAPE_PICTURE = "analysis/landscape.png"
-VALIDATION_PICTURE = "analysis/validation.png"
+PICTURES = tuple(f"analysis/{name}.png" for name in ("landscape", "path", "rare", "junk", "validation"))
 _LISTED = 200
 _SERIES = re.compile(r"(.*maps/(?:pc\d+|cluster|state)_)\d+(\.mrc)")
 
@@ -44,6 +42,13 @@ _WHAT = {
     "analysis/path.json": "path of minimum free energy: lengths, barriers with intervals, geometry",
     "analysis/path.npz": "the same as arrays",
     "analysis/path.png": "free energy along the path, beside straight and flow interpolation",
+    "analysis/junk.json": "which images are no particles: shares, kinds, the cut",
+    "analysis/junk.npz": "the same for every particle",
+    "analysis/junk.png": "log odds, evidence, and what the best structure leaves",
+    "analysis/rare.json": "rare states: populations with intervals, how many images more",
+    "analysis/rare.npz": "the same as arrays, and the probability of every particle",
+    "analysis/rare.png": "rare states",
+    "ensemble/rare.cif": "structures of the rare states",
     "analysis/validation.json": "report card: verdict on every motion, and the checks behind it",
     "analysis/validation.npz": "populations and fluctuations behind the report card",
     "analysis/validation.png": "what each motion is worth to the images, and what moves beyond noise",
@@ -154,15 +159,15 @@ def preflight_lines(folder: Path) -> list[tuple[str, str]]:
     return list(_flat(content)) if isinstance(content, dict) else []
 
 
-def landscape(folder: Path) -> dict[str, Any] | None:
-    """Return what the last `landscape` of a run found, as its file has it; None without one.
+def found_by(command: str, folder: Path) -> dict[str, Any] | None:
+    """Return what the last call of a command on a run found, as its file has it; None without one.
 
     Raises
     ------
     InputError
         The file is damaged.
     """
-    path = folder / LANDSCAPE
+    path = folder / "analysis" / f"{command}.json"
     return read_json(path) if path.is_file() else None
 
 

@@ -19,11 +19,10 @@ from cryoscape.errors import InputError
 from cryoscape.files import atomic_path
 from cryoscape.report import figures
 from cryoscape.report.facts import (
-    LANDSCAPE_PICTURE,
-    VALIDATION_PICTURE,
+    PICTURES,
     File,
+    found_by,
     headline,
-    landscape,
     list_files,
     preflight_lines,
     provenance,
@@ -91,14 +90,14 @@ def write_report(run: Run) -> Path:
         preflight=preflight_lines(folder),
         summary=summary,
         groups=_groups(summary),
-        landscape=landscape(folder),
+        **{name: found_by(name, folder) for name in ("landscape", "path", "rare", "junk")},
         card=ReportCard.read(folder / "analysis"),
         prior_kind=run.config.prior.kind,
         prior_states=_prior_states(summary),
         makes="structures" if run.has_structures else "maps",
         pictures={
             path.stem: _picture(path)
-            for path in [*pictures, folder / LANDSCAPE_PICTURE, folder / VALIDATION_PICTURE]
+            for path in [*pictures, *(folder / name for name in PICTURES)]
             if path.suffix == ".png" and path.is_file()
         },
         evaluation=evaluation,
