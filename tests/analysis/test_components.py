@@ -5,7 +5,6 @@ from cryoscape.analysis import components
 from cryoscape.analysis.components import (
     decode_in_chunks,
     decoded_motion,
-    decoded_variance,
     latent_components,
 )
 from tests.analysis.fakes import chain_model, fake_run
@@ -75,12 +74,3 @@ def test_identical_structures_far_from_the_origin_show_no_motion(tmp_path):
     assert motion.spread < 1e-3
     np.testing.assert_array_equal(motion.components.scores, 0)
     np.testing.assert_array_equal(motion.components.explained, 0)
-
-
-def test_variance_from_the_width_of_the_posterior(tmp_path):
-    """A linear decoder: <|u|^2> = sum_d sd_d^2 |mode_d|^2."""
-    run = fake_run(tmp_path)
-    sd = np.array([[0.3, 0.1, 2.0]])
-    found = decoded_variance(run, np.zeros((1, 3)), sd, draws=4000)
-    expected = np.sum(sd[0][:, None] ** 2 * (run.modes**2).sum(-1), axis=0)
-    np.testing.assert_allclose(found[0], expected, rtol=0.1, atol=1e-6)

@@ -17,10 +17,10 @@ from cryoscape.analysis.collapse import CollapseVerdict, detect_collapse
 from cryoscape.analysis.components import (
     Motion,
     decoded_motion,
-    decoded_variance,
     latent_components,
     posterior,
 )
+from cryoscape.analysis.coordinate_uncertainty import b_factors, posterior_displacement, state_displacement
 from cryoscape.analysis.map_files import FOLDER, write_analysis_maps
 from cryoscape.analysis.map_variation import MapMoments, MapVariation, decoded_variation
 from cryoscape.analysis.prior_states import prior_findings
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from cryoscape.training.embedding import Embedding
     from cryoscape.training.run import Run
 
-_B_FACTOR = 8 * np.pi**2 / 3
 # Components below this many A rms, or below this share of the density, are not walked.
 _MOVES, _CHANGES, _VARIES = 0.01, 0.002, 1e-3
 # Less than this share of the scores predicted from the codes is said.
@@ -58,7 +57,8 @@ def analyze(
     particles; groups are shown by the real particle nearest to their centre, and so are the states of a
     learned prior. A run that decodes structures gets `ensemble/pc1.cif`, `pc2.cif`, ...,
     `ensemble/clusters.cif`, `ensemble/states.cif` and `analysis/motion.defattr`, with B-factors of 8 pi^2/3
-    times the mean square displacement that the posterior's width implies. A run that decodes maps gets
+    times the mean square displacement: that which the posterior's width implies, and for states that of
+    their particles. A run that decodes maps gets
     `maps/pc1_000.mrc`, ..., `maps/cluster_01.mrc`, ..., `maps/state_01.mrc`, ..., `maps/mean.mrc` and
     `maps/variation.mrc` (standard deviation over the particles). A density stage takes walks and groups
     from the run whose codes it decodes. All get `analysis/analysis.json`, `analysis/analysis.npz` and
@@ -217,7 +217,8 @@ def _write_structures(
     if summary.prior is not None and len(summary.prior.share):
         files.append("ensemble/states.cif")
         shown = summary.prior.particle
-        _write_codes(run, folder / files[-1], z[shown], z_sd[shown], _state_titles(summary), seed)
+        spread = state_displacement(run, z, z_sd, summary.prior.weights, seed=seed)
+        _write_models(run, folder / files[-1], z[shown], spread, _state_titles(summary))
     assert summary.motion is not None
     files.append(write_motion_attribute(folder, run.structure, summary.motion.rmsf))
     files.append(
@@ -233,13 +234,16 @@ def _write_structures(
 
 
 def _write_codes(run: Run, path: Path, z: NDArray, z_sd: NDArray, titles: list[str], seed: int) -> None:
+    _write_models(run, path, z, posterior_displacement(run, z, np.asarray(z_sd), seed=seed), titles)
+
+
+def _write_models(run: Run, path: Path, z: NDArray, displacement: NDArray, titles: list[str]) -> None:
     codes = np.asarray(z, dtype=np.float32)
-    variance = decoded_variance(run, codes, np.asarray(z_sd), seed=seed)
     write_ensemble(
         path,
         run.structure,
         run.decode(codes),
-        b_factors=_B_FACTOR * variance,
+        b_factors=b_factors(displacement),
         titles=titles,
         occupancy=run.occupancy(codes),
     )

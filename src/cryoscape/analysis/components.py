@@ -199,36 +199,6 @@ def decoded_motion(run: Run, z: NDArray, n_components: int = 5, seed: int = 0) -
     return Motion(components, centre.reshape(n_residues, 3) + offset, rmsf)
 
 
-def decoded_variance(
-    run: Run, z: NDArray, z_sd: NDArray, draws: int = 16, seed: int = 0
-) -> NDArray[np.float32]:
-    """Mean square displacement of each residue that the posterior's width implies.
-
-    Parameters
-    ----------
-    run : Run
-        A run with an atomic decoder.
-    z, z_sd : ndarray, shape (m, d)
-        Mean and standard deviation of the latent codes.
-    draws : int
-        Structures decoded for each code.
-    seed : int
-        Of the draws.
-
-    Returns
-    -------
-    ndarray, shape (m, N), float32
-        <|u|^2> in A^2; times 8 pi^2 / 3 it is an isotropic B-factor.
-    """
-    generator = np.random.default_rng(seed)
-    noise = generator.standard_normal((draws, z.shape[1]))
-    out = np.empty((len(z), len(run.structure)), dtype=np.float32)
-    for i, (mean, sd) in enumerate(zip(z, z_sd)):
-        coords = np.asarray(run.decode((mean + sd * noise).astype(np.float32)), dtype=np.float64)
-        out[i] = coords.var(axis=0, ddof=1).sum(axis=-1)
-    return out
-
-
 def _sample(n: int, limit: int, seed: int) -> NDArray[np.int64]:
     if n <= limit:
         return np.arange(n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoscape.analysis.membership import StateMembership
-from cryoscape.analysis.records import write_json
+from cryoscape.analysis.records import read_json, write_json
 from cryoscape.analysis.specificity import Specificity, compare
 from cryoscape.analysis.state_maps import StateMap, back_project_states, finish_map
 from cryoscape.data.images import BandImages
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from cryoscape.training.run import Run
 
 FOLDER = "states"
-_OURS = re.compile(
-    r"state_\d+(_half[12]|_sharpened|_mask)?\.mrc|state_\d+_particles\.(star|cs)|particles\.(star|cs)"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +122,20 @@ def make_states(
         specificity = compare(maps, run.decode_maps(membership.representative.astype(np.float32)))
         task.advance(1)
     summary = StatesSummary(folder, membership, tuple(maps), specificity, tuple(written))
+    earlier = _earlier_files(folder)
     write_json(folder / "states.json", _as_json(summary, particles, images))
-    for path in folder.iterdir():
-        # An earlier call with more states must not be taken for this one.
-        if _OURS.fullmatch(path.name) and path.name not in written:
-            path.unlink()
+    for name in earlier - set(written):
+        # An earlier call with other states must not be taken for this one.
+        (folder / name).unlink(missing_ok=True)
     return summary
+
+
+def _earlier_files(folder: Path) -> set[str]:
+    """Names of what the last call wrote, as it says itself."""
+    record = folder / "states.json"
+    if not record.is_file():
+        return set()
+    return {name for name in read_json(record).get("files", ()) if Path(name).name == name}
 
 
 def _write_particles(particles: Particles, membership: StateMembership, folder: Path) -> Iterator[str]:

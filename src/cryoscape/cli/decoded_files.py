@@ -53,7 +53,7 @@ class DecodedFile:
         elif self.out.suffix == ".npz":
             written = _write_npz(run, arrays, self.out)
         else:
-            written = _write_models(run, arrays["z"], self.out)
+            written = _write_models(run, arrays, self.out)
         say(f"written: {written} ({len(arrays['z'])} {'maps' if maps else 'structures'})")
 
 
@@ -168,14 +168,31 @@ def _write_maps(run: Run, arrays: dict[str, np.ndarray], out: Path, lowpass: flo
     return out if len(paths) == 1 else out.with_stem(f"{out.stem}_*")
 
 
-def _write_models(run: Run, z: np.ndarray, out: Path) -> Path:
+def _write_models(run: Run, arrays: dict[str, np.ndarray], out: Path) -> Path:
+    from cryoscape.analysis.coordinate_uncertainty import b_factors, posterior_displacement
     from cryoscape.structures.ensemble import write_ensemble
 
+    z = arrays["z"]
     if len(z) * len(run.structure) > _TEXT_LIMIT:
         raise InputError(
             f"{len(z)} structures of {len(run.structure)} residues make too large a file",
             file=out,
             remedy="Write .npz, or name fewer particles.",
         )
-    write_ensemble(out, run.structure, run.decode(z), occupancy=run.occupancy(z))
+    widths = _posterior_widths(run, arrays)
+    b = None if widths is None else b_factors(posterior_displacement(run, z, widths))
+    write_ensemble(out, run.structure, run.decode(z), b_factors=b, occupancy=run.occupancy(z))
     return out
+
+
+def _posterior_widths(run: Run, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Widths (n, d) of the posteriors of particles, or of the particles nearest to other codes."""
+    import numpy as np
+
+    from cryoscape.analysis.coordinate_uncertainty import widths_of_codes
+
+    if "row" not in arrays:
+        return widths_of_codes(run, arrays["z"])
+    embedding = run.embedding
+    order = np.argsort(embedding.row, kind="stable")
+    return embedding.z_sd[order[np.searchsorted(embedding.row[order], arrays["row"])]]

@@ -30,6 +30,7 @@ from cryoscape.cli.overrides import gather_section_options
 from cryoscape.cli.path import path
 from cryoscape.cli.pose_search import pose_search
 from cryoscape.cli.prior import prior
+from cryoscape.cli.rare import rare
 from cryoscape.cli.report import report
 from cryoscape.cli.sample import sample
 from cryoscape.cli.simulate import simulate
@@ -62,6 +63,7 @@ for _command in (
     analyze,
     states,
     landscape,
+    rare,
     junk,
     sample,
     interpolate,

@@ -28,6 +28,9 @@ def states(
     weights: Annotated[
         Path | None, Parameter(help="Memberships of your own: .npy, particles by states.")
     ] = None,
+    landscape: Annotated[
+        bool, Parameter(show_default=False, help="Memberships that `cryoscape landscape` found.")
+    ] = False,
     box: Annotated[
         Literal["band", "full"], Parameter(help="Sampling of the maps: the run's band, or the images'.")
     ] = "band",
@@ -39,6 +42,7 @@ def states(
     seed: int = 0,
 ) -> None:
     """Back-project the images of each state into half maps, and compare maps with models."""
+    from cryoscape.analysis.landscape_membership import read_landscape_membership
     from cryoscape.analysis.membership import read_weights
     from cryoscape.analysis.prior_states import states_of_run
     from cryoscape.analysis.states import make_states
@@ -50,9 +54,15 @@ def states(
         raise InputError(
             "--states and --weights exclude each other", remedy="The columns of --weights are the states."
         )
+    if landscape and (number is not None or weights is not None):
+        raise InputError(
+            "--landscape excludes --states and --weights", remedy="The states of the landscape are taken."
+        )
     one_thread(threads)
     opened = Run.open(run)
-    if weights is None:
+    if landscape:
+        membership = read_landscape_membership(opened)
+    elif weights is None:
         reporter().note("states of the latent codes")
         membership = states_of_run(opened, number, seed)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from cryoscape.analysis.components import decoded_variance
+from cryoscape.analysis.coordinate_uncertainty import b_factors, posterior_displacement
 from cryoscape.analysis.landscape_files import WHAT
 from cryoscape.analysis.map_files import map_bytes, write_maps
 from cryoscape.analysis.paths.free_energy_path import FreeEnergyPath
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 NO_RATE = "a barrier of populations in the vitrified sample is not a rate"
 """What a barrier is not, for all that shows it."""
-
-_B_FACTOR = 8 * np.pi**2 / 3
 
 
 def write_path(run: Run, found: FreeEnergyPath, out: Path | None = None) -> list[Path]:
@@ -155,14 +153,14 @@ def _write_models(run: Run, found: FreeEnergyPath, coords: np.ndarray, folder: P
     """Write one model a frame; the B-factor column is the width of the posterior of the nearest particle."""
     embedding = run.embedding
     near = cKDTree(embedding.z).query(found.frames)[1]
-    variance = decoded_variance(run, found.frames, embedding.z_sd[near])
+    displacement = posterior_displacement(run, found.frames, embedding.z_sd[near])
     titles = [f"frame {k + 1} at {s:.2f} A" for k, s in enumerate(found.frame_travelled)]
     folder.mkdir(parents=True, exist_ok=True)
     write_ensemble(
         folder / "path.cif",
         run.structure,
         coords,
-        b_factors=_B_FACTOR * variance,
+        b_factors=b_factors(displacement),
         titles=titles,
         occupancy=run.occupancy(found.frames),
     )
