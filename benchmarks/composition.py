@@ -26,10 +26,10 @@ import torch
 from measuring import SimulatedSet, machine, row_text, script_parser, table, write_json
 from training_runs import trained
 
-from cryoscape.analysis.composition_evaluation import CompositionEvaluation, pairwise_model
-from cryoscape.analysis.ensemble_weights import fit_weights
-from cryoscape.analysis.likelihood_table import likelihood_table
-from cryoscape.analysis.truth import Truth
+from cryoscape.analysis.evaluation.composition import CompositionEvaluation, pairwise_model
+from cryoscape.analysis.evaluation.truth import Truth
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.likelihood_table import likelihood_table
 from cryoscape.training.run import Run
 
 BITS: dict[str, dict[str, Any]] = {

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from training_runs import trained
 
 from cryoscape import Run
-from cryoscape.analysis.landscape import Landscape, make_landscape
-from cryoscape.analysis.truth import Truth
+from cryoscape.analysis.evaluation.truth import Truth
+from cryoscape.analysis.landscape.landscape import Landscape, make_landscape
 from cryoscape.cli.main import main as cryoscape
 
 HIGHEST = 5.0

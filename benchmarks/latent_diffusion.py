@@ -22,9 +22,9 @@ from measuring import machine, script_parser, table, timed, write_json
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from cryoscape.analysis.embedding_sources import read_embedding
-from cryoscape.analysis.farthest_points import farthest_pair
-from cryoscape.analysis.prior_fit import fit_to_embedding
+from cryoscape.analysis.populations.farthest_points import farthest_pair
+from cryoscape.analysis.prior_fitting.embedding_sources import read_embedding
+from cryoscape.analysis.prior_fitting.fit import fit_to_embedding
 from cryoscape.priors.diffusion.langevin import Trajectory, adjusted_langevin, ornstein_uhlenbeck
 from cryoscape.priors.mixture import MixturePrior
 from cryoscape.priors.transport import TransportPrior

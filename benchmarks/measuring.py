@@ -61,7 +61,7 @@ class Score:
 def score(coords: NDArray[np.float32], truth: Path, rows: NDArray[np.int64] | None = None) -> Score:
     """Compare decoded structures (n, R, 3), in the frame of the reference file, with truth.
 
-    Deliberately not `cryoscape.analysis.evaluate`: the same few lines judge every program.
+    Deliberately not `cryoscape.analysis.evaluation.evaluate`: the same few lines judge every program.
     """
     with np.load(truth) as known:
         states, state = known["coords"].astype(np.float64), known["state"].astype(int)

@@ -26,18 +26,18 @@ from measuring import SimulatedSet, machine, row_text, script_parser, table, wri
 from training_runs import trained
 
 from cryoscape import Run
-from cryoscape.analysis.embedding_sources import read_embedding
-from cryoscape.analysis.ensemble_weights import fit_weights
-from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table, scene_table
-from cryoscape.analysis.population_evaluation import (
+from cryoscape.analysis.evaluation.populations import (
     SAMPLES,
     PopulationEvaluation,
     compare_populations,
     evaluate_populations,
     shares_against_truth,
 )
-from cryoscape.analysis.prior_fit import fit_to_embedding
-from cryoscape.analysis.truth import Truth
+from cryoscape.analysis.evaluation.truth import Truth
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.likelihood_table import candidate_codes, likelihood_table, scene_table
+from cryoscape.analysis.prior_fitting.embedding_sources import read_embedding
+from cryoscape.analysis.prior_fitting.fit import fit_to_embedding
 from cryoscape.models.decoders.base import StructureDecoder
 from cryoscape.models.estimators import importance_bound
 from cryoscape.priors.base import LatentPrior

@@ -20,9 +20,9 @@ from measuring import SimulatedSet, machine, row_text, script_parser, write_json
 from training_runs import trained
 
 from cryoscape import Run
+from cryoscape.analysis.evaluation.truth import Truth
 from cryoscape.analysis.rare.finder import find_rare_states
 from cryoscape.analysis.rare.refinement import coordinates_of
-from cryoscape.analysis.truth import Truth
 from cryoscape.cli.main import main as cryoscape
 
 KINDS = {"three": ((0, 49, 97), (0.6, 0.35, 0.05)), "two": ((0, 49), (0.6, 0.4)), "one": ((0,), (1.0,))}

@@ -11,8 +11,8 @@ from typing import Any
 from measuring import SimulatedSet
 
 from cryoscape import AtomicModel, Config, Particles, Run, train
-from cryoscape.analysis.evaluate import evaluate
-from cryoscape.analysis.evaluation import Evaluation
+from cryoscape.analysis.evaluation.evaluate import evaluate
+from cryoscape.analysis.evaluation.evaluation import Evaluation
 from cryoscape.training.embed import embed
 from cryoscape.training.presets import merged, preset
 

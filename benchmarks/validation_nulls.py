@@ -29,7 +29,7 @@ import torch
 from measuring import SimulatedSet, machine, script_parser, table, write_json
 
 from cryoscape import AtomicModel, Config, Particles, train
-from cryoscape.analysis.truth import Truth
+from cryoscape.analysis.evaluation.truth import Truth
 from cryoscape.analysis.validation.results import ReportCard
 from cryoscape.analysis.validation.validate import validate_files, validate_run
 from cryoscape.cli.main import main as cryoscape

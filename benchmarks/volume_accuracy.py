@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from peers import HERE
 
 from cryoscape import Config, Particles, Run, train
-from cryoscape.analysis.map_comparison import TrueSpectra, central_particles, compare_maps
-from cryoscape.analysis.map_metrics import auc_ceiling
-from cryoscape.analysis.truth import Truth
+from cryoscape.analysis.evaluation.map_comparison import TrueSpectra, central_particles, compare_maps
+from cryoscape.analysis.evaluation.map_metrics import auc_ceiling
+from cryoscape.analysis.evaluation.truth import Truth
 from cryoscape.physics.masking import automatic_mask
 from cryoscape.training.embed import embed
 from cryoscape.training.presets import merged, preset

@@ -117,7 +117,7 @@ def test_files_are_read_in_one_sitting():
 
 
 # Reads arrays of other programs, with an unpickler that calls nothing a pickle names.
-RESTRICTED_UNPICKLER = PACKAGE / "analysis" / "restricted_pickle.py"
+RESTRICTED_UNPICKLER = PACKAGE / "analysis" / "prior_fitting" / "restricted_pickle.py"
 
 
 def test_no_pickles():

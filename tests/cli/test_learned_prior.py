@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.analysis.evaluation import read_evaluation
-from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table
+from cryoscape.analysis.evaluation.evaluation import read_evaluation
+from cryoscape.analysis.populations.likelihood_table import candidate_codes, likelihood_table
 from cryoscape.cli.main import main
 from cryoscape.training.run import Run
 

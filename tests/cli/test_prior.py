@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from cryoscape.analysis.prior_fit import prior_kinds
+from cryoscape.analysis.prior_fitting.fit import prior_kinds
 from cryoscape.priors.folder import load_prior
 
 CENTRE, SCALE = np.array([40.0, -7.0]), np.array([20.0, 3.0])
@@ -146,7 +146,7 @@ def test_compare_prints_the_table_with_its_floors(cli, files, tmp_path):
 
 
 def test_kinds_suit_the_embedding(cli, files, monkeypatch):
-    import cryoscape.analysis.prior_comparison as comparison
+    import cryoscape.analysis.prior_fitting.comparison as comparison
 
     asked = []
 

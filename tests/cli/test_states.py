@@ -7,7 +7,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoscape.analysis.landscape_membership import file_names
+from cryoscape.analysis.landscape.membership import file_names
 from cryoscape.training.run import Run
 from cryoscape.training.train import train
 from tests.training.builders import KNOWN, make_sample, settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cryoscape.analysis.prior_fit import prior_kinds
+from cryoscape.analysis.prior_fitting.fit import prior_kinds
 from cryoscape.cli import prior, prior_compare, train
 from cryoscape.cli.main import app
 from cryoscape.cli.overrides import gather_section_options, option_names

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cryoscape.analysis.landscape_profile import Axis, make_profile
+from cryoscape.analysis.landscape.profile import Axis, make_profile
 from cryoscape.report.landscape_plots import draw_profile, draw_surface, write_landscape_plot
 from cryoscape.report.style import GREY
 

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from cryoscape.analysis.analyze import analyze
-from cryoscape.analysis.evaluate import EVALUATION
-from cryoscape.analysis.evaluation import VolumeEvaluation
-from cryoscape.analysis.latent_evaluation import LatentEvaluation
-from cryoscape.analysis.latent_metrics import Neighbourhood
-from cryoscape.analysis.map_evaluation import MapEvaluation, MapScore
+from cryoscape.analysis.evaluation.evaluate import EVALUATION
+from cryoscape.analysis.evaluation.evaluation import VolumeEvaluation
+from cryoscape.analysis.evaluation.latent_metrics import Neighbourhood
+from cryoscape.analysis.evaluation.latents import LatentEvaluation
+from cryoscape.analysis.evaluation.maps import MapEvaluation, MapScore
 from cryoscape.analysis.records import write_json
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.report import map_plots, raycast

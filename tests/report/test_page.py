@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cryoscape.analysis.analyze import analyze
-from cryoscape.analysis.evaluate import evaluate
+from cryoscape.analysis.evaluation.evaluate import evaluate
 from cryoscape.errors import InputError
 from cryoscape.report.facts import list_files, settings
 from cryoscape.report.page import write_report

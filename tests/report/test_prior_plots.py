@@ -3,8 +3,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cryoscape.analysis.prior_comparison import JudgedPrior, PriorComparison
-from cryoscape.analysis.prior_metrics import SampleScores
+from cryoscape.analysis.prior_fitting.comparison import JudgedPrior, PriorComparison
+from cryoscape.analysis.prior_fitting.metrics import SampleScores
 from cryoscape.report.prior_plots import draw_priors, write_prior_plot
 
 SCORES = SampleScores({20: 0.1, 50: 0.1, 100: 0.1}, 0.1, 0.5, 0.5, 0.001)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from cryoscape.analysis.truth import Truth
+from cryoscape.analysis.evaluation.truth import Truth
 from cryoscape.errors import InputError
 from cryoscape.progress import Silent
 from cryoscape.simulate.atoms import write_atoms

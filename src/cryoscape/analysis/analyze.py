@@ -23,7 +23,7 @@ from cryoscape.analysis.components import (
 from cryoscape.analysis.coordinate_uncertainty import b_factors, posterior_displacement, state_displacement
 from cryoscape.analysis.map_files import FOLDER, write_analysis_maps
 from cryoscape.analysis.map_variation import MapMoments, MapVariation, decoded_variation
-from cryoscape.analysis.prior_states import prior_findings
+from cryoscape.analysis.prior_fitting.states import prior_findings
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.analysis.traversal import Traversal, traverse
 from cryoscape.errors import InputError

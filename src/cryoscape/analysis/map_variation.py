@@ -14,8 +14,8 @@ from scipy.ndimage import binary_dilation
 
 from cryoscape.analysis.components import PrincipalComponents, fit_components
 from cryoscape.analysis.contour import contour_level, inscribed_sphere
-from cryoscape.analysis.farthest_points import farthest_points
 from cryoscape.analysis.interpolation import interpolate
+from cryoscape.analysis.populations.farthest_points import farthest_points
 from cryoscape.physics.map_filters import coarsen, lowpass
 
 if TYPE_CHECKING:

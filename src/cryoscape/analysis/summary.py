@@ -14,7 +14,7 @@ from cryoscape.analysis.clusters import Clusters, Mixture
 from cryoscape.analysis.collapse import CollapseVerdict
 from cryoscape.analysis.components import Motion, PrincipalComponents
 from cryoscape.analysis.map_variation import MapVariation
-from cryoscape.analysis.prior_states import PriorFindings
+from cryoscape.analysis.prior_fitting.states import PriorFindings
 from cryoscape.analysis.records import read_json, write_arrays, write_json
 from cryoscape.analysis.traversal import Traversal
 from cryoscape.errors import InputError

@@ -11,7 +11,7 @@ from cryoscape.cli.console import reporter, say, table
 from cryoscape.cli.options import RunFolder, one_thread
 
 if TYPE_CHECKING:
-    from cryoscape.analysis.prior_states import PriorFindings
+    from cryoscape.analysis.prior_fitting.states import PriorFindings
     from cryoscape.analysis.summary import AnalysisSummary
 
 

@@ -59,7 +59,7 @@ def demo(
     """Simulate, check, train, analyse and report; print recovered against true."""
     if scenario not in _OFFLINE and not models:
         raise InputError(f"the {scenario} demo needs structures", remedy="Give --models, files or PDB ids.")
-    from cryoscape.analysis.evaluate import evaluate
+    from cryoscape.analysis.evaluation.evaluate import evaluate
     from cryoscape.cli.evaluate import describe
     from cryoscape.cli.train import resolve, run_training
     from cryoscape.report.page import write_report

@@ -12,12 +12,12 @@ from cryoscape.cli.options import RunFolder, need_file, one_thread
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    from cryoscape.analysis.composition_evaluation import CompositionEvaluation
-    from cryoscape.analysis.evaluation import Evaluation, VolumeEvaluation
-    from cryoscape.analysis.junk_evaluation import JunkEvaluation
-    from cryoscape.analysis.latent_evaluation import LatentEvaluation
-    from cryoscape.analysis.map_evaluation import MapEvaluation
-    from cryoscape.analysis.population_evaluation import PopulationEvaluation
+    from cryoscape.analysis.evaluation.composition import CompositionEvaluation
+    from cryoscape.analysis.evaluation.evaluation import Evaluation, VolumeEvaluation
+    from cryoscape.analysis.evaluation.junk import JunkEvaluation
+    from cryoscape.analysis.evaluation.latents import LatentEvaluation
+    from cryoscape.analysis.evaluation.maps import MapEvaluation
+    from cryoscape.analysis.evaluation.populations import PopulationEvaluation
 
 _ROWS = 12  # states that fit on a screen
 
@@ -34,7 +34,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare a run with known truth: structures without superposition, maps by FSC, codes by neighbours."""
-    from cryoscape.analysis.evaluate import evaluate as evaluate_run
+    from cryoscape.analysis.evaluation.evaluate import evaluate as evaluate_run
     from cryoscape.training.run import Run
 
     one_thread()
@@ -51,7 +51,7 @@ def evaluate(
 
 def describe(found: Evaluation | VolumeEvaluation) -> str:
     """Lay out recovered against true."""
-    from cryoscape.analysis.evaluation import Evaluation
+    from cryoscape.analysis.evaluation.evaluation import Evaluation
 
     parts = [_structures(found)] if isinstance(found, Evaluation) else [f"{found.n_particles} particles"]
     if found.maps is not None:

@@ -12,7 +12,7 @@ from cryoscape.cli.options import RunFolder, one_thread
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    from cryoscape.analysis.landscape import Landscape
+    from cryoscape.analysis.landscape.landscape import Landscape
 
 
 def landscape(
@@ -47,8 +47,8 @@ def landscape(
     All images are compared with structures that cover what the run decodes; the encoder has no say. Writes
     landscape.json, .npz (with the probability of each state for every particle) and .png.
     """
-    from cryoscape.analysis.landscape import make_landscape
-    from cryoscape.analysis.landscape_files import write_landscape
+    from cryoscape.analysis.landscape.files import write_landscape
+    from cryoscape.analysis.landscape.landscape import make_landscape
     from cryoscape.report.landscape_plots import write_landscape_plot
     from cryoscape.training.run import Run
 

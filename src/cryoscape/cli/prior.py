@@ -49,8 +49,8 @@ def fit(
 
     Every setting of the kind can be given as --prior.option VALUE, for example --prior.components 32.
     """
-    from cryoscape.analysis.embedding_sources import read_embedding
-    from cryoscape.analysis.prior_fit import fit_to_embedding
+    from cryoscape.analysis.prior_fitting.embedding_sources import read_embedding
+    from cryoscape.analysis.prior_fitting.fit import fit_to_embedding
     from cryoscape.cli.prior_summary import describe_fit
     from cryoscape.priors.folder import StoredPrior, need_place, save_prior
 
@@ -78,7 +78,7 @@ def score(
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="Scores to write, .npy (n,).")],
 ) -> None:
     """Write log p of points, nats, in the units of the embedding as it was given (float64)."""
-    from cryoscape.analysis.embedding_sources import read_points
+    from cryoscape.analysis.prior_fitting.embedding_sources import read_points
 
     _need_npy(out)
     one_thread()

@@ -13,8 +13,8 @@ from cryoscape.cli.options import one_thread
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    from cryoscape.analysis.prior_comparison import JudgedPrior, PriorComparison
-    from cryoscape.analysis.prior_metrics import SampleScores
+    from cryoscape.analysis.prior_fitting.comparison import JudgedPrior, PriorComparison
+    from cryoscape.analysis.prior_fitting.metrics import SampleScores
 
 EmbeddingFile = Annotated[
     Path, Parameter(help="A run, .npy (N, d), .npz with z, cryoDRGN's z.N.pkl, RECOVAR's latent_coords.npy.")
@@ -56,8 +56,8 @@ def compare(
     Settings can be given as --KIND.option VALUE, for example --mixture.components 32. The prior that a run
     was trained with is an extra row.
     """
-    from cryoscape.analysis.embedding_sources import read_embedding
-    from cryoscape.analysis.prior_comparison import compare_priors
+    from cryoscape.analysis.prior_fitting.comparison import compare_priors
+    from cryoscape.analysis.prior_fitting.embedding_sources import read_embedding
     from cryoscape.analysis.records import write_json
 
     if plot is not None and plot.suffix != ".png":
@@ -90,7 +90,7 @@ def resolve_all(kinds: tuple[str, ...], pairs: tuple[str, ...]) -> list[Any]:
     """
     from pydantic import create_model
 
-    from cryoscape.analysis.prior_fit import prior_kinds
+    from cryoscape.analysis.prior_fitting.fit import prior_kinds
     from cryoscape.settings import Section
 
     known = prior_kinds()

@@ -14,8 +14,8 @@ from cryoscape.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from cryoscape.analysis.conditions import Conditions
-    from cryoscape.analysis.guided_sampling import ConditionalSamples
+    from cryoscape.analysis.guidance.guided_sampling import ConditionalSamples
+    from cryoscape.analysis.variables.conditions import Conditions
     from cryoscape.training.run import Run
 
 _LISTED = 10
@@ -78,16 +78,16 @@ def sample(
 
 
 def _conditions(run: Run, where: tuple[str, ...]) -> Conditions:
-    from cryoscape.analysis.condition_syntax import parse_condition
-    from cryoscape.analysis.conditions import Conditions
-    from cryoscape.analysis.decoded_latents import RunDecoder
+    from cryoscape.analysis.variables.condition_syntax import parse_condition
+    from cryoscape.analysis.variables.conditions import Conditions
+    from cryoscape.analysis.variables.decoded_latents import RunDecoder
 
     decoder = RunDecoder(run)
     return Conditions([parse_condition(run, text, say) for text in where], decoder, decoder.chunk)
 
 
 def _draw(run: Run, conditions: Conditions, number: int, generator: torch.Generator) -> torch.Tensor:
-    from cryoscape.analysis.guided_sampling import REPEATS, sample_under_conditions
+    from cryoscape.analysis.guidance.guided_sampling import REPEATS, sample_under_conditions
 
     with reporter().task("sample", REPEATS + 1, "populations") as bar:
         found = sample_under_conditions(run.prior, conditions, number, generator, progress=bar.advance)
@@ -136,7 +136,7 @@ def _tell_values(conditions: Conditions, z: torch.Tensor) -> None:
 
 
 def _climb(run: Run, conditions: Conditions, number: int, generator: torch.Generator) -> torch.Tensor:
-    from cryoscape.analysis.optimisation import STEPS, optimise
+    from cryoscape.analysis.guidance.optimisation import STEPS, optimise
 
     starts = run.prior.sample(number, generator)
     with reporter().task("optimise", STEPS, "steps") as bar:

@@ -12,7 +12,7 @@ from cryoscape.cli.options import Device, RunFolder, one_thread
 from cryoscape.errors import InputError
 
 if TYPE_CHECKING:
-    from cryoscape.analysis.states import StatesSummary
+    from cryoscape.analysis.states.states import StatesSummary
 
 SURE, CLEAR = 4.0, 0.25
 """Margin (standard deviations) and correlation of differences from which a state counts as told apart."""
@@ -42,10 +42,10 @@ def states(
     seed: int = 0,
 ) -> None:
     """Back-project the images of each state into half maps, and compare maps with models."""
-    from cryoscape.analysis.landscape_membership import read_landscape_membership
-    from cryoscape.analysis.membership import read_weights
-    from cryoscape.analysis.prior_states import states_of_run
-    from cryoscape.analysis.states import make_states
+    from cryoscape.analysis.landscape.membership import read_landscape_membership
+    from cryoscape.analysis.prior_fitting.states import states_of_run
+    from cryoscape.analysis.states.membership import read_weights
+    from cryoscape.analysis.states.states import make_states
     from cryoscape.report.state_plots import write_state_plots
     from cryoscape.training.hardware import find_device
     from cryoscape.training.run import Run

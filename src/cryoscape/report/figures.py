@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.analysis.components import PrincipalComponents
-from cryoscape.analysis.evaluation import Evaluation
+from cryoscape.analysis.evaluation.evaluation import Evaluation
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.report.curves import RESTRAINT_FLOOR, curve, progress_column, restraint_curves
 from cryoscape.report.style import (

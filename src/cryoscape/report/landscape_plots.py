@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoscape.analysis.landscape import Landscape
-from cryoscape.analysis.landscape_profile import Axis
+from cryoscape.analysis.landscape.landscape import Landscape
+from cryoscape.analysis.landscape.profile import Axis
 from cryoscape.report.plots import save_figure
 from cryoscape.report.style import GREY, INK, MUTED, TEAL
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryoscape.analysis.evaluate import EVALUATION
-from cryoscape.analysis.evaluation import Evaluation, read_evaluation
+from cryoscape.analysis.evaluation.evaluate import EVALUATION
+from cryoscape.analysis.evaluation.evaluation import Evaluation, read_evaluation
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.analysis.validation.results import ReportCard
 from cryoscape.errors import InputError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryoscape.analysis.evaluation import Evaluation
+from cryoscape.analysis.evaluation.evaluation import Evaluation
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.files import atomic_path
 from cryoscape.report.curves import RESTRAINT_FLOOR, curve, progress_column, restraint_curves

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.analysis.farthest_points import farthest_pair
+from cryoscape.analysis.populations.farthest_points import farthest_pair
 from cryoscape.analysis.summary import AnalysisSummary
 from cryoscape.priors.diffusion.langevin import ornstein_uhlenbeck
 from cryoscape.priors.transport import TransportPrior

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.prior_comparison import JudgedPrior, PriorComparison
+from cryoscape.analysis.prior_fitting.comparison import JudgedPrior, PriorComparison
 from cryoscape.report.plots import save_figure
 from cryoscape.report.style import GREY, INK, ORANGE, TEAL
 

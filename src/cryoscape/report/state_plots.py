@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.state_maps import FSC_THRESHOLD
-from cryoscape.analysis.states import StatesSummary
+from cryoscape.analysis.states.state_maps import FSC_THRESHOLD
+from cryoscape.analysis.states.states import StatesSummary
 from cryoscape.report.plots import save_figure
 from cryoscape.report.style import GREY, INK, MUTED, QUALITATIVE
 

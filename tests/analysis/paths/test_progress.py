@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cryoscape.analysis.landscape_profile import Axis, Profile
+from cryoscape.analysis.landscape.profile import Axis, Profile
 from cryoscape.analysis.paths.barriers import find_barriers
 from cryoscape.analysis.paths.progress import PathProgress
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.analysis.likelihood_table import likelihood_table
+from cryoscape.analysis.populations.likelihood_table import likelihood_table
 from cryoscape.analysis.rare.evidence import evidence_table, nats_between, shortfall
 from cryoscape.analysis.rare.proposals import covering_codes, tempered_codes
 from cryoscape.analysis.rare.refinement import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.analysis.likelihood_table import image_table
+from cryoscape.analysis.populations.likelihood_table import image_table
 from cryoscape.analysis.validation.calibration import (
     LEVELS,
     calibration_check,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from cryoscape.analysis.likelihood_table import image_table
+from cryoscape.analysis.populations.likelihood_table import image_table
 from cryoscape.analysis.validation.pose_expansion import PHASE_STEP
 from cryoscape.analysis.validation.results import Status
 from cryoscape.analysis.validation.rigid_body import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.analysis.likelihood_table import image_table
+from cryoscape.analysis.populations.likelihood_table import image_table
 from cryoscape.analysis.validation.results import Status
 from cryoscape.analysis.validation.shells import (
     finer_likelihood,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryoscape.analysis.likelihood_table import image_table
+from cryoscape.analysis.populations.likelihood_table import image_table
 from cryoscape.analysis.validation.simulated_images import SimulatedImages, draw_scenes
 from tests.analysis.validation.imaging import likelihood_of, particles, scenes
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.analysis.ensemble_weights import RESAMPLES
 from cryoscape.analysis.junk.alike import alike_evidence
 from cryoscape.analysis.junk.calibration import gaussian_start, in_nats, refitted
 from cryoscape.analysis.junk.displaced import displaced_evidence
@@ -18,8 +17,9 @@ from cryoscape.analysis.junk.false_discovery import call_junk
 from cryoscape.analysis.junk.mixture import CLASSES, JunkMixture, fit_mixture
 from cryoscape.analysis.junk.scan import projection_spectrum, scan_images
 from cryoscape.analysis.junk.whiteness import residual_scores
-from cryoscape.analysis.landscape import FEWEST_GROUPS
-from cryoscape.analysis.likelihood_table import CANDIDATES, candidate_codes
+from cryoscape.analysis.landscape.landscape import FEWEST_GROUPS
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES
+from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes
 from cryoscape.data.images import BandImages
 from cryoscape.errors import InputError
 from cryoscape.progress import ProgressReporter, reporter_or_silent

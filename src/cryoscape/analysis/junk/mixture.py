@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.analysis.ensemble_weights import RESAMPLES, fit_weights, maximise_evidence
 from cryoscape.analysis.junk.hypotheses import posterior_strength, scaled_evidence
 from cryoscape.analysis.junk.scan import Scan
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights, maximise_evidence
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.landscape_profile import Profile, interval
+from cryoscape.analysis.landscape.profile import Profile, interval
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from cryoscape.analysis.components import posterior
 from cryoscape.analysis.paths.string_method import Surface
-from cryoscape.analysis.prior_states import states_of_run
+from cryoscape.analysis.prior_fitting.states import states_of_run
 from cryoscape.analysis.records import read_json
 from cryoscape.errors import InputError
 

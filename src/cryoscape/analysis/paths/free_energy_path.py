@@ -11,10 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoscape.analysis.collective_variables import CollectiveVariable
-from cryoscape.analysis.decoded_latents import RunDecoder
-from cryoscape.analysis.ensemble_weights import RESAMPLES
-from cryoscape.analysis.landscape import BINS, CANDIDATES
+from cryoscape.analysis.landscape.landscape import BINS, CANDIDATES
 from cryoscape.analysis.paths.ends import PathEnd, lowest_near, path_ends
 from cryoscape.analysis.paths.first_guess import through_the_population
 from cryoscape.analysis.paths.free_energy import FreeEnergy
@@ -23,7 +20,10 @@ from cryoscape.analysis.paths.places import DecodedPlaces, places_of_run
 from cryoscape.analysis.paths.population import PathPopulation, population_of_run
 from cryoscape.analysis.paths.profile import PathProfile, profile_from_images
 from cryoscape.analysis.paths.string_method import ITERATIONS, StringPath, minimum_path, spread_evenly
-from cryoscape.analysis.variable_syntax import cv_of_run
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES
+from cryoscape.analysis.variables.collective_variables import CollectiveVariable
+from cryoscape.analysis.variables.decoded_latents import RunDecoder
+from cryoscape.analysis.variables.variable_syntax import cv_of_run
 from cryoscape.errors import InputError
 from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.transport import TransportPrior
@@ -139,7 +139,8 @@ def make_path(
     start, end : str, optional
         As of `path_ends`.
     cvs : sequence of str
-        Collective variables to follow along the path, as of `cryoscape.analysis.variable_syntax.USAGE`.
+        Collective variables to follow along the path, as of
+        `cryoscape.analysis.variables.variable_syntax.USAGE`.
     frames : int
         Structures or maps along the path, with both ends.
     candidates : int

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from cryoscape.analysis.coordinate_uncertainty import b_factors, posterior_displacement
-from cryoscape.analysis.landscape_files import WHAT
+from cryoscape.analysis.landscape.files import WHAT
 from cryoscape.analysis.map_files import map_bytes, write_maps
 from cryoscape.analysis.paths.free_energy_path import FreeEnergyPath
 from cryoscape.analysis.records import write_arrays, write_json

@@ -116,10 +116,10 @@ def _within_reason(mixture: DeconvolvedMixture, measured: Measurements) -> Decon
     """The mixture with no component narrower than what images can show, or wider than what was decoded.
 
     N measurements with an error s show nothing finer than s / sqrt(ln N) (Fan 1991; see
-    `cryoscape.analysis.identifiability`). A narrower component is an accident of the fit, and a cliff of
-    hundreds of kT for whatever climbs the density. The decoder learned under N(0, I), so what it makes of
-    codes far outside was never compared with an image: in directions that are hardly measured, posteriors
-    that are a little too narrow would be deconvolved to that.
+    `cryoscape.analysis.landscape.identifiability`). A narrower component is an accident of the fit, and a
+    cliff of hundreds of kT for whatever climbs the density. The decoder learned under N(0, I), so what it
+    makes of codes far outside was never compared with an image: in directions that are hardly measured,
+    posteriors that are a little too narrow would be deconvolved to that.
     """
     error = np.sqrt(np.median(measured.variance, axis=0))
     scaled = mixture.covariance / (error[:, None] * error)

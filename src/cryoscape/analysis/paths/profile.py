@@ -1,7 +1,7 @@
 """Free energy along a path from the images: populations of its structures and of those around it.
 
 Every image is compared with the frames of the path and with structures that cover all else that the run
-decodes; their populations are fitted as those of a landscape are (`cryoscape.analysis.landscape_fit`), and
+decodes; their populations are fitted as those of a landscape are (`cryoscape.analysis.landscape.fit`), and
 added up by their progress along the path. What lies farther from the path than half its length is elsewhere.
 """
 
@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.analysis.ensemble_weights import RESAMPLES
-from cryoscape.analysis.identifiability import (
+from cryoscape.analysis.landscape.fit import SmoothPopulations, fit_populations
+from cryoscape.analysis.landscape.identifiability import (
     detail_along,
     nats_between_codes,
     nats_between_means,
     needed_nats,
 )
-from cryoscape.analysis.landscape import BINS, CANDIDATES, FEWEST_GROUPS
-from cryoscape.analysis.landscape_fit import SmoothPopulations, fit_populations
-from cryoscape.analysis.landscape_profile import Axis, Profile, make_profile, weighted_quantiles
-from cryoscape.analysis.likelihood_table import candidate_codes, likelihood_table
+from cryoscape.analysis.landscape.landscape import BINS, CANDIDATES, FEWEST_GROUPS
+from cryoscape.analysis.landscape.profile import Axis, Profile, make_profile, weighted_quantiles
 from cryoscape.analysis.paths.barriers import Barriers, find_barriers
 from cryoscape.analysis.paths.metric import Places
 from cryoscape.analysis.paths.progress import PathProgress
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES
+from cryoscape.analysis.populations.likelihood_table import candidate_codes, likelihood_table
 from cryoscape.progress import ProgressReporter
 
 if TYPE_CHECKING:

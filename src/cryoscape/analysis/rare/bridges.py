@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoscape.analysis.ensemble_weights import fit_weights
-from cryoscape.analysis.landscape_states import DIP
+from cryoscape.analysis.landscape.states import DIP
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
 from cryoscape.analysis.rare.evidence import evidence_table
 from cryoscape.analysis.rare.pool import Pool
 from cryoscape.analysis.rare.refinement import Conformation

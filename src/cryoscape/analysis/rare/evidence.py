@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoscape.analysis.identifiability import VIEWS, nats_between_scenes
+from cryoscape.analysis.landscape.identifiability import VIEWS, nats_between_scenes
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:

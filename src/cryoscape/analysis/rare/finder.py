@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.ensemble_weights import RESAMPLES, fit_weights
-from cryoscape.analysis.identifiability import needed_nats
-from cryoscape.analysis.landscape import FEWEST_GROUPS
+from cryoscape.analysis.landscape.identifiability import needed_nats
+from cryoscape.analysis.landscape.landscape import FEWEST_GROUPS
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights
 from cryoscape.analysis.rare.evidence import nats_between, shortfall
 from cryoscape.analysis.rare.pool import Pool
 from cryoscape.analysis.rare.proposals import covering_codes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoscape.analysis.components import decode_in_chunks, fit_components
-from cryoscape.analysis.likelihood_table import candidate_codes, presence
+from cryoscape.analysis.populations.likelihood_table import candidate_codes, presence
 from cryoscape.priors.base import LatentPrior
 from cryoscape.priors.langevin import LogDensity, accepted_by, metropolis_langevin, tuned_step
 

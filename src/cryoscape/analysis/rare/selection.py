@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.ensemble_weights import maximise_evidence
+from cryoscape.analysis.populations.ensemble_weights import maximise_evidence
 from cryoscape.analysis.rare.power import MARGIN
 
 Array = NDArray[np.float64]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.analysis.coordinate_uncertainty import member_displacement
-from cryoscape.analysis.ensemble_weights import EnsembleWeights, maximise_evidence
-from cryoscape.analysis.identifiability import nats_between_means, needed_nats
-from cryoscape.analysis.landscape_profile import interval
+from cryoscape.analysis.landscape.identifiability import nats_between_means, needed_nats
+from cryoscape.analysis.landscape.profile import interval
+from cryoscape.analysis.populations.ensemble_weights import EnsembleWeights, maximise_evidence
 from cryoscape.analysis.rare.bridges import stands_apart
 from cryoscape.analysis.rare.evidence import nats_between
 from cryoscape.analysis.rare.pool import Pool

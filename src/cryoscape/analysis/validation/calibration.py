@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from torch import Tensor
 
-from cryoscape.analysis.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.shells import refuse_without_nats
 from cryoscape.analysis.validation.simulated_images import ImageSource

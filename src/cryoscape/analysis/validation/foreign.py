@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoscape.analysis.likelihood_table import image_table
+from cryoscape.analysis.populations.likelihood_table import image_table
 from cryoscape.analysis.validation.subject import Subject
 from cryoscape.data.images import BandImages
 from cryoscape.data.mrc import read_map

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from cryoscape.analysis.ensemble_weights import maximise_evidence
+from cryoscape.analysis.populations.ensemble_weights import maximise_evidence
 
 Array = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
-from cryoscape.analysis.ensemble_weights import fit_weights
-from cryoscape.analysis.likelihood_table import CANDIDATES, candidate_codes, image_table
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes, image_table
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.retraining import LEAST_HELD_OUT, Retraining
 from cryoscape.analysis.validation.simulated_images import SimulatedImages

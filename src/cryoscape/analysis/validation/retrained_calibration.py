@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryoscape.analysis.ensemble_weights import fit_weights
-from cryoscape.analysis.likelihood_table import CANDIDATES, candidate_codes, image_table
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes, image_table
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.retraining import Retraining
 from cryoscape.analysis.validation.simulated_images import SimulatedImages, draw_scenes

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoscape.analysis.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.ensemble_weights import fit_weights
 from cryoscape.analysis.validation.pose_expansion import PoseExpansion, expand_poses, fit_pose_sd
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.simulated_images import ImageSource

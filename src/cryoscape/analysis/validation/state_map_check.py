@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoscape.analysis.specificity import compare
-from cryoscape.analysis.state_maps import back_project_states, finish_map
+from cryoscape.analysis.states.specificity import compare
+from cryoscape.analysis.states.state_maps import back_project_states, finish_map
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.subject import Subject
 from cryoscape.progress import ProgressReporter

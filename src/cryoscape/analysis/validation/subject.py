@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoscape.analysis.likelihood_table import candidate_codes, image_table
+from cryoscape.analysis.populations.likelihood_table import candidate_codes, image_table
 from cryoscape.analysis.validation.simulated_images import ImageSource
 from cryoscape.data.images import BandImages
 from cryoscape.data.particles import Particles

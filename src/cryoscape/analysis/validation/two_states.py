@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from cryoscape.analysis.components import fit_components
-from cryoscape.analysis.ensemble_weights import RESAMPLES, fit_weights
-from cryoscape.analysis.landscape import FEWEST_GROUPS
-from cryoscape.analysis.likelihood_table import CANDIDATES, candidate_codes, image_table
+from cryoscape.analysis.landscape.landscape import FEWEST_GROUPS
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights
+from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes, image_table
 from cryoscape.progress import ProgressReporter
 from cryoscape.training.run import Run
 

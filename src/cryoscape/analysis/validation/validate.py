@@ -187,7 +187,7 @@ def validate_files(
     """
     z = None
     if latents is not None:
-        from cryoscape.analysis.embedding_sources import read_embedding
+        from cryoscape.analysis.prior_fitting.embedding_sources import read_embedding
 
         z = read_embedding(latents).z
         if len(z) != len(particles):
