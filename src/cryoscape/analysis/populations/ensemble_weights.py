@@ -17,7 +17,6 @@ RESAMPLES = 200
 """Bootstrap fits behind an interval."""
 
 _ROUNDS = 2000
-# Gain of the mean log evidence in a round below which the fit has ended, nats.
 _GAIN = 1e-9
 
 
@@ -90,7 +89,11 @@ def draw_counts(groups: NDArray | None, n: int, rng: np.random.Generator) -> NDA
 
 
 def maximise_evidence(
-    likelihood: NDArray[np.float64], counts: NDArray[np.float64], start: NDArray[np.float64] | None = None
+    likelihood: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    start: NDArray[np.float64] | None = None,
+    *,
+    tolerance: float = _GAIN,
 ) -> tuple[NDArray[np.float64], float]:
     """Expectation-maximisation of the populations, accelerated by extrapolation.
 
@@ -105,6 +108,8 @@ def maximise_evidence(
         How often each image counts.
     start : ndarray, shape (K,), optional
         Populations to start from; a little of every conformation is added, because none can come back from 0.
+    tolerance : float
+        Gain of the mean log evidence in a round below which the fit has ended, nats.
 
     Returns
     -------
@@ -124,7 +129,7 @@ def maximise_evidence(
     value = -np.inf
     for _ in range(_ROUNDS):
         first, here = update(w)
-        if here - value < _GAIN:
+        if here - value < tolerance:
             return w, here
         value = here
         second, _ = update(first)

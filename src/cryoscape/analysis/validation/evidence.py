@@ -214,7 +214,7 @@ class _Gathering:
             found.append(
                 MotionEvidence(
                     motion,
-                    explain(table[fit], own[fit], table[~fit], own[~fit], self.micrograph),
+                    explain(table[fit], own[fit], table[~fit], own[~fit], self.micrograph, weight),
                     null_gains[:, k],
                     expected[k],
                     self.mean(posed - self.posed_without(still, own[fit], real)),
@@ -226,9 +226,9 @@ class _Gathering:
             weight=weight,
             null_weight=null_weight,
             best=best,
-            heterogeneous=self.mean(_over_single(table, fit)),
+            heterogeneous=self.mean(_over_single(table, fit, weight)),
             null_heterogeneous=null_heterogeneous,
-            noise=self.mean(_over_single(noise, fit)),
+            noise=self.mean(_over_single(noise, fit, fit_populations(noise[fit]))),
             rigid=rigid,
             rotation_sd=rotation_sd,
             shift_sd=shift_sd,
@@ -246,13 +246,14 @@ class _Gathering:
         for _ in range(NULLS):
             drawn = products.draw(everyone, rng)
             full = drawn[:, :k]
+            weight = fit_populations(full[fit])
             explained = [
-                explain(full[fit], own[fit], full[~fit], own[~fit], self.micrograph)
+                explain(full[fit], own[fit], full[~fit], own[~fit], self.micrograph, weight)
                 for own in np.split(drawn[:, k:], len(self.motions), axis=1)
             ]
             gains.append([one.gain.value for one in explained])
-            weights.append(fit_populations(full))
-            over.append(_over_single(full, fit, or_noise=False).mean())
+            weights.append(weight)
+            over.append(_over_single(full, fit, weight, or_noise=False).mean())
         return np.array(gains), np.array(weights), np.array(over)
 
     def expected(self, products: Products) -> list[Mean]:
@@ -299,9 +300,8 @@ def _undone(put_in: float, found: float) -> float:
     return put_in * min(put_in / found, _MOST_UNDONE) if found > 0 else put_in
 
 
-def _over_single(table: Array, fit: NDArray[np.bool_], *, or_noise: bool = True) -> Array:
+def _over_single(table: Array, fit: NDArray[np.bool_], weight: Array, *, or_noise: bool = True) -> Array:
     """Log evidence of all objects over the best single one, or over noise alone where that is better."""
-    weight = fit_populations(table[fit])
     mean = table[fit].mean(axis=0)
     alone = table[~fit][:, mean.argmax()]
     # Tables that are known up to a constant an image say nothing of noise.

@@ -24,6 +24,9 @@ FEWEST_GROUPS = 20
 """Micrographs from which on errors are those between micrographs, and not between images."""
 
 
+_ENOUGH = 1e-7  # nats an image: of thousands of images a thousandth of a nat in all
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean over images with its standard error, nats."""
@@ -56,7 +59,7 @@ def mean_over_images(values: Array, micrograph: NDArray[np.int64]) -> Mean:
 def fit_populations(table: Array) -> Array:
     """Most likely populations (K,) for a table (n, K) of log likelihoods."""
     top = table.max(axis=1, keepdims=True)
-    return maximise_evidence(np.exp(table - top), np.ones(len(table)))[0]
+    return maximise_evidence(np.exp(table - top), np.ones(len(table)), tolerance=_ENOUGH)[0]
 
 
 def log_evidence(table: Array, weight: Array) -> Array:
@@ -93,6 +96,7 @@ def explain(
     test_full: Array,
     test_without: Array,
     micrograph: NDArray[np.int64],
+    weight: Array | None = None,
 ) -> Explained:
     """Compare objects with a motion and without it.
 
@@ -103,12 +107,15 @@ def explain(
     test_full, test_without : ndarray, shape (n, K) and (n, L)
         Of those that judge.
     micrograph : ndarray, shape (n,)
+    weight : ndarray, shape (K,), optional
+        Populations with the motion, where they are known already.
 
     Returns
     -------
     Explained
     """
-    weight, other = fit_populations(fit_full), fit_populations(fit_without)
+    weight = fit_populations(fit_full) if weight is None else weight
+    other = fit_populations(fit_without)
     everything = np.concatenate([fit_full, fit_without], axis=1).mean(axis=0)
     best = int(everything.argmax())
     single = bool(everything[best] >= log_evidence(fit_without, other).mean())
