@@ -4,7 +4,7 @@
 
 well      double wells of 1, 3 and 5 kT at SNR 0.1, and of 3 kT where the signal falls: error of the profile
           within 5 kT, half width of the band, and whether bins are flagged as not resolved
-states    three states of a hinge, 60, 35 and 5 %, and two, 97 and 3 %, at two SNRs: populations with
+states    three states, 60, 35 and 5 %, and two, 97 and 3 %, at two SNRs: populations with
           intervals, beside the share of decoded posterior means that are nearest to each state
 crop      the well of 3 kT again, from images that 0.2 % of noise was added to: what moves
 
@@ -210,7 +210,7 @@ def main() -> None:
         found: list[State] = []
         for populations, snr in STATES:
             name = "_".join(f"{100 * p:.0f}" for p in populations)
-            words = ["hinge", "--states", len(populations), "--populations", *populations, "--snr", snr]
+            words = ["states", "--populations", *populations, "--snr", snr]
             data = simulated(arguments.out / f"states_{name}_{snr:g}", *words, "--seed", 7, *n)
             found += states(data, snr, arguments)
             print(found[-len(populations) :], flush=True)
