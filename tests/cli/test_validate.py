@@ -1,6 +1,7 @@
 """`cryoscape validate` on short runs and on files of other programs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,6 +55,16 @@ def test_the_same_again_and_strict(trained, cli, tmp_path):
         for folder in (trained / "analysis", tmp_path / "again")
     )
     assert first == second
+
+
+def test_a_run_that_makes_one_structure_only_claims_nothing(trained, cli, tmp_path):
+    shutil.copytree(trained, tmp_path / "still")
+    louder(Run.open(tmp_path / "still"), last_layer, 0)
+    code, _, err = cli("validate", tmp_path / "still", "-o", tmp_path / "card", "--strict")
+    assert code == 3, err
+    card = ReportCard.read(tmp_path / "card")
+    assert [str(motion.verdict) for motion in card.motions] == ["not distinguishable from null"]
+    assert [check.number for check in card.checks] == list(range(1, 13))
 
 
 def test_structures_of_another_program(sample, cli, tmp_path):

@@ -121,8 +121,6 @@ def describe(card: ReportCard) -> str:
     lines = []
     for motion in card.motions:
         lines += [f"{motion.name} ({motion.where}): {str(motion.verdict).upper()}", f"    {motion.why}"]
-    if not card.motions:
-        lines.append("no motion is claimed: everything that was made is the same")
     lines.append("")
     for check in card.checks:
         lines += _wrapped(f"{check.number:2d}  {check.status!s:<9} {check.name}: {check.text}")

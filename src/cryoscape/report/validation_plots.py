@@ -82,7 +82,8 @@ def _draw_gains(axes: Axes, motions: tuple[JudgedMotion, ...]) -> None:
         ylim=(len(motions) - 0.4, -0.6), yticks=[], xlabel="nats an image (± 2 standard errors)",
         title="what each motion is worth to the images",
     )  # fmt: skip
-    axes.legend(loc="lower right", fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", fontsize=8)
 
 
 def _draw_floor(axes: Axes, rmsf: NDArray, floor: NDArray, model: AtomicModel) -> None:

@@ -35,7 +35,7 @@ from cryoscape.analysis.validation.evidence import gather_evidence
 from cryoscape.analysis.validation.foreign import subject_of_files
 from cryoscape.analysis.validation.geometry_check import geometry_check
 from cryoscape.analysis.validation.motions import claimed_motions
-from cryoscape.analysis.validation.results import Level, ReportCard
+from cryoscape.analysis.validation.results import JudgedMotion, Level, ReportCard, Verdict
 from cryoscape.analysis.validation.state_map_check import state_maps
 from cryoscape.analysis.validation.subject import Subject, subject_of_run
 from cryoscape.errors import InputError
@@ -133,12 +133,12 @@ def validate_run(
     effort = EFFORT[level]
     subject = subject_of_run(run, candidates=effort.candidates, most=effort.images, seed=seed)
     found = _judge(subject, level, None, seed, progress)
-    if level is Level.QUICK or not found.card.motions:
+    motions = claimed_motions(subject, 1)
+    if level is Level.QUICK or not motions:
         return found
     from cryoscape.analysis.validation.retrained_checks import retrained_checks
 
-    motions = claimed_motions(subject, 1)
-    axis = motions[0].axis if motions else None
+    axis = motions[0].axis
     poses = next(check.values for check in found.card.checks if check.number == 8)
     again = retrained_checks(
         run,
@@ -218,7 +218,10 @@ def _judge(
     checks = [split_check(subject)]
     if not motions:
         rest = [not_run(k, "there is no motion to judge") for k in NAMES if k > 1]
-        return Validation(ReportCard(level, subject.source, (), tuple(checks + rest), (), facts))
+        still = JudgedMotion(
+            "any motion", "nowhere", Verdict.NULL, "everything that was made is the same: none is claimed"
+        )
+        return Validation(ReportCard(level, subject.source, (still,), tuple(checks + rest), (), facts))
     if z is None and subject.run is not None:
         z = subject.run.embedding.z
     found = gather_evidence(subject, motions, seed=seed, progress=progress)
