@@ -102,6 +102,11 @@ def _remarks(found: RareFindings) -> list[str]:
             lines.append(f"{state.name} is no state of its own: the population does not dip towards {near}")
         if state.kind == "unsure":
             lines.append(f"warning: held-out images do not ask for {state.name} by two standard errors")
+    if found.crowded:
+        lines.append(
+            "warning: most states lie so near to another that they may be marks along one continuous motion: "
+            "look at cryoscape landscape"
+        )
     for one in found.suspects:
         lines.append(
             f"perhaps one more at {100 * one.population:.2g} %, {one.nats:.2g} nats from the others: "

@@ -112,7 +112,7 @@ def junk_record(found: Junk) -> dict[str, Any]:
     return {
         "particles": len(found.uid),
         "junk_share": share,
-        "junk_share_low": low,
+        "junk_share_low": max(low, 0.0),
         "junk_share_high": high,
         "fdr": found.rate,
         "called": int(found.called.sum()),

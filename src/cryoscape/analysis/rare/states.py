@@ -30,6 +30,7 @@ RARE = 0.1
 """Population below which a state is rare."""
 
 _SUSPECTS = 3
+_CROWDED = 2.0  # times what two states must be apart to be told from one
 _LEAST = 1e-4  # population for which images needed still mean something
 
 
@@ -149,6 +150,12 @@ class RareFindings:
     needed: float
     misfit: float
     misfit_error: float
+
+    @property
+    def crowded(self) -> bool:
+        """Whether states lie as near to each other as marks along one continuous motion would."""
+        apart = self.nats_between + np.diag(np.full(len(self.nats_between), np.inf))
+        return len(apart) > 2 and float(np.median(apart.min(axis=1))) < _CROWDED * self.needed
 
     @property
     def rare(self) -> tuple[int, ...]:
