@@ -28,8 +28,14 @@ class Likelihood(nn.Module, ABC):
         Resolution limit, Angstrom.
     n_groups : int
         Number of optics groups.
+
+    Attributes
+    ----------
+    in_nats : bool
+        Whether log p is one, in nats: differences of it are evidence only then.
     """
 
+    in_nats = False
     weights: Tensor
     shells: Tensor
     gain: Tensor
@@ -118,6 +124,7 @@ class GaussianLikelihood(Likelihood):
         group is fitted, and their mean is 1.
     """
 
+    in_nats = True
     sums: Tensor
     indicator: Tensor
 
@@ -210,6 +217,8 @@ class MeanSquaredLikelihood(GaussianLikelihood):
     (1 / z_dim) is the KL weight here. It is twice the log-likelihood of white noise of variance v, which
     counts the signal as noise too. Zhong et al. 2021, and its code 4.3.0.
     """
+
+    in_nats = False
 
     def log_prob(self, images: Tensor, projections: Tensor, ctf: Tensor, group: Tensor) -> Tensor:
         """Squared error that the projection takes off an empty prediction's, in units of v, shape (B,)."""

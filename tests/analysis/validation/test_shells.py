@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cryoscape.analysis.populations.likelihood_table import image_table
+from cryoscape.analysis.validation.nats import need_nats
 from cryoscape.analysis.validation.results import Status
 from cryoscape.analysis.validation.shells import (
     finer_likelihood,
-    refuse_without_nats,
     shell_gain,
     shell_table,
     shells_check,
@@ -150,4 +150,4 @@ def test_where_there_is_nothing_beyond(sample):
 @pytest.mark.parametrize("kind", [CorrelationLikelihood, MeanSquaredLikelihood])
 def test_without_nats_it_refuses(kind):
     with pytest.raises(InputError, match="nats"):
-        refuse_without_nats(kind(BOX, PIXEL, CUTOFF))
+        need_nats(kind(BOX, PIXEL, CUTOFF))

@@ -27,14 +27,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-def in_nats(likelihood: Likelihood) -> bool:
-    """Whether a likelihood is that of Gaussian noise of a measured spectrum."""
-    return type(likelihood) is GaussianLikelihood
-
-
 def gaussian_start(likelihood: Likelihood, scene: Scene, images: BandImages) -> GaussianLikelihood:
     """A Gaussian likelihood of a run: a copy of its own, or one fitted to its images and one structure."""
-    if type(likelihood) is GaussianLikelihood:
+    if likelihood.in_nats:
+        assert isinstance(likelihood, GaussianLikelihood)
         return copy.deepcopy(likelihood)
     start = GaussianLikelihood(likelihood.box, likelihood.pixel_size, likelihood.cutoff, likelihood.n_groups)
     n = len(images)

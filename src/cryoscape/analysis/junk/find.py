@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryoscape.analysis.junk.alike import alike_evidence
-from cryoscape.analysis.junk.calibration import gaussian_start, in_nats, refitted
+from cryoscape.analysis.junk.calibration import gaussian_start, refitted
 from cryoscape.analysis.junk.displaced import displaced_evidence
 from cryoscape.analysis.junk.false_discovery import call_junk
 from cryoscape.analysis.junk.mixture import CLASSES, JunkMixture, fit_mixture
@@ -172,7 +172,7 @@ def find_junk(
         log_prior=embedding.log_prior,
         structures=len(scenes),
         groups=0 if groups is None else len(np.unique(groups)),
-        warnings=_warnings(mixture, scores[~called], None if in_nats(own) else run.config.likelihood.kind),
+        warnings=_warnings(mixture, scores[~called], None if own.in_nats else run.config.likelihood.kind),
     )
 
 

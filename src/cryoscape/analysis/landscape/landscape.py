@@ -31,7 +31,6 @@ from cryoscape.analysis.variables.collective_variables import CollectiveVariable
 from cryoscape.analysis.variables.decoded_latents import RunDecoder
 from cryoscape.analysis.variables.variable_syntax import cv_of_run
 from cryoscape.errors import InputError
-from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:
@@ -321,7 +320,7 @@ def _with_warnings(found: Landscape, run: Run, nats: Array | None) -> Landscape:
     from dataclasses import replace
 
     said = []
-    if type(run.image_model.likelihood) is not GaussianLikelihood:
+    if not run.image_model.likelihood.in_nats:
         said.append(
             f"the {run.config.likelihood.kind} likelihood is not in nats: populations and intervals are not "
             "calibrated, and nothing is known of what the images resolve"

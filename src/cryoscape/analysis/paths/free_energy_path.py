@@ -25,7 +25,6 @@ from cryoscape.analysis.variables.collective_variables import CollectiveVariable
 from cryoscape.analysis.variables.decoded_latents import RunDecoder
 from cryoscape.analysis.variables.variable_syntax import cv_of_run
 from cryoscape.errors import InputError
-from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.priors.transport import TransportPrior
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
@@ -277,7 +276,7 @@ def _warnings(run: Run, found: FreeEnergyPath) -> tuple[str, ...]:
         said.append(found.decoded.warning)
     if not found.string.settled:
         said.append(f"the string had not settled after {found.string.iterations} iterations")
-    if type(run.image_model.likelihood) is not GaussianLikelihood:
+    if not run.image_model.likelihood.in_nats:
         said.append(
             f"the {run.config.likelihood.kind} likelihood is not in nats: populations and intervals are not "
             "calibrated, and nothing is known of what the images resolve"

@@ -33,7 +33,6 @@ from cryoscape.analysis.rare.refinement import (
 from cryoscape.analysis.rare.selection import Selection, link, select_structures
 from cryoscape.analysis.rare.states import RareFindings, describe_states
 from cryoscape.errors import InputError
-from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def find_rare_states(
 
 
 def _check(run: Run, fdr: float, candidates: int) -> None:
-    if type(run.image_model.likelihood) is not GaussianLikelihood:
+    if not run.image_model.likelihood.in_nats:
         raise InputError(
             f"the {run.config.likelihood.kind} likelihood of this run is not in nats, so that evidence for a "
             "state cannot be weighed",

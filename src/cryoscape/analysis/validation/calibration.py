@@ -19,8 +19,8 @@ from scipy.stats import binom
 from torch import Tensor
 
 from cryoscape.analysis.populations.ensemble_weights import fit_weights
+from cryoscape.analysis.validation.nats import need_nats
 from cryoscape.analysis.validation.results import Check, Status
-from cryoscape.analysis.validation.shells import refuse_without_nats
 from cryoscape.analysis.validation.simulated_images import ImageSource
 from cryoscape.models.decoders.base import Scene
 from cryoscape.models.likelihoods import GaussianLikelihood
@@ -99,7 +99,7 @@ def projection_products(
     InputError
         If the likelihood is not in nats.
     """
-    refuse_without_nats(likelihood)
+    need_nats(likelihood)
     n, k = len(rows), len(scenes)
     gram = np.empty((n, k, k))
     with reporter_or_silent(progress).task("products of projections", n, "images") as task:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoscape.analysis.validation.shells import refuse_without_nats
+from cryoscape.analysis.validation.nats import need_nats
 from cryoscape.analysis.validation.simulated_images import ImageSource
 from cryoscape.data.images import ImageBatch
 from cryoscape.models.decoders.base import Scene
@@ -134,7 +134,7 @@ def expand_poses(
     InputError
         If the likelihood is not in nats.
     """
-    refuse_without_nats(likelihood)
+    need_nats(likelihood)
     n, k = len(rows), len(scenes)
     value, slope = np.empty((n, k)), np.empty((n, k, 5))
     curvature = np.empty((n, k, 5, 5))

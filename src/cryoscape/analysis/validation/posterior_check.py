@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoscape.analysis.validation.nats import need_nats
 from cryoscape.analysis.validation.results import Check, Status
-from cryoscape.analysis.validation.shells import refuse_without_nats
 from cryoscape.analysis.validation.simulated_images import SimulatedImages
 from cryoscape.models.decoders.base import Decoder, Scene
 from cryoscape.models.likelihoods import GaussianLikelihood
@@ -220,7 +220,7 @@ def posterior_check(
     name = "posterior calibration"
     if run.info.get("latents_from"):
         return Check(7, name, Status.NOT_RUN, "The run was given its posteriors and has no encoder.")
-    refuse_without_nats(run.image_model.likelihood)
+    need_nats(run.image_model.likelihood)
     truth, drawn = simulated_posteriors(run, coordinates, rows, draws=draws, seed=seed, progress=progress)
     bits = run.prior.support == "binary"
     found = calibration_of_draws(truth, drawn, pooled=bits, seed=seed)

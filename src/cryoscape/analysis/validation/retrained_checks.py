@@ -14,7 +14,6 @@ from cryoscape.analysis.validation.results import Check, Level, Status
 from cryoscape.analysis.validation.retrained_calibration import calibration_check
 from cryoscape.analysis.validation.retraining import Retraining
 from cryoscape.analysis.validation.two_states import Population, main_motion, upper_population
-from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.progress import ProgressReporter
 from cryoscape.training.run import Run
 
@@ -83,7 +82,7 @@ def retrained_checks(
         return [_not_run(number, why) for number in wanted]
     retraining = Retraining(run, steps, seed, progress)
     # The cross-correlation and the squared error have no spectrum of noise to simulate, and are not in nats.
-    in_nats = type(run.image_model.likelihood) is GaussianLikelihood
+    in_nats = run.image_model.likelihood.in_nats
     motion = main_motion(run, motion_axis)
     if reference is not None and run.has_structures:
         # Before hours of training.

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoscape.analysis.validation.nats import need_nats
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.simulated_images import ImageSource
 from cryoscape.data.images import BandImages
-from cryoscape.errors import InputError
 from cryoscape.models.decoders.base import AtomicScene, Scene
-from cryoscape.models.likelihoods import GaussianLikelihood, Likelihood, MeanSquaredLikelihood
+from cryoscape.models.likelihoods import GaussianLikelihood, Likelihood
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 if TYPE_CHECKING:
@@ -37,22 +37,6 @@ FINER = 1.5
 hold next to nothing, and every empty shell adds noise to the sum."""
 
 _BATCH = 64
-
-
-def refuse_without_nats(likelihood: Likelihood) -> None:
-    """Raise where log p is not in nats: without a noise spectrum sums of it are no evidence.
-
-    Raises
-    ------
-    InputError
-        If the likelihood is a correlation or a squared error.
-    """
-    if isinstance(likelihood, GaussianLikelihood) and not isinstance(likelihood, MeanSquaredLikelihood):
-        return
-    raise InputError(
-        "this run's likelihood has no noise spectrum, so that nothing is in nats",
-        remedy="Train with --likelihood gaussian.",
-    )
 
 
 @torch.no_grad()
@@ -86,7 +70,7 @@ def shell_table(
     InputError
         If the likelihood is not in nats.
     """
-    refuse_without_nats(likelihood)
+    need_nats(likelihood)
     table = np.empty((len(rows), len(scenes), likelihood.n_shells))
     indicator = likelihood.indicator.double()
     with reporter_or_silent(progress).task("likelihoods by shell", len(rows), "images") as task:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoscape.analysis.populations.likelihood_table import candidate_codes, image_table
+from cryoscape.analysis.validation.nats import need_nats
 from cryoscape.analysis.validation.simulated_images import ImageSource
 from cryoscape.data.images import BandImages
 from cryoscape.data.particles import Particles
-from cryoscape.errors import InputError
 from cryoscape.models.decoders.base import Decoder, Scene, StructureDecoder
 from cryoscape.models.density import coordinate_maps
-from cryoscape.models.likelihoods import GaussianLikelihood, MeanSquaredLikelihood
+from cryoscape.models.likelihoods import GaussianLikelihood
 from cryoscape.physics.fourier_voxels import from_rows
 from cryoscape.physics.slices import interpolation_envelope, invert_volume
 from cryoscape.progress import ProgressReporter
@@ -178,16 +178,6 @@ def subject_of_run(run: Run, *, candidates: int, most: int, seed: int = 0) -> Su
         structure=run.model if run.has_structures else None,
         run=run,
     )
-
-
-def need_nats(likelihood: object, path: Path) -> None:
-    """Raise `InputError` unless a likelihood is a Gaussian one with a noise spectrum, in nats."""
-    if not isinstance(likelihood, GaussianLikelihood) or isinstance(likelihood, MeanSquaredLikelihood):
-        raise InputError(
-            "this run's likelihood is not in nats, so nothing can be said of what its images support",
-            file=path,
-            remedy="Train with --likelihood gaussian.",
-        )
 
 
 def _claimed(run: Run, z: Tensor, objects: Tensor, seed: int) -> NDArray[np.float64]:
