@@ -172,7 +172,7 @@ def held_out_check(
     values: dict[str, Any] = {}
     if thorough:
         rigid_moves = _rigid_moves(subject, found, progress)
-        text += f"; {rigid_moves.text}"
+        text += f"; {rigid_moves.text.rstrip('.')}"
         values["rigid_moves"] = rigid_moves.values
     good = gain.sigmas >= 3
     values |= {

@@ -70,7 +70,8 @@ class Check:
             return replace(found, name=self.name)
         status = max((self.status, again.status), key=_GRAVITY.index)
         values = {**self.values, "trained_again": again.values}
-        return Check(self.number, self.name, status, f"{self.text}. Trained again: {again.text}", values)
+        more = again.text.removeprefix("Trained again ")
+        return Check(self.number, self.name, status, f"{self.text}. Trained again: {more}", values)
 
 
 _GRAVITY = (Status.NOT_RUN, Status.REPORTED, Status.PASSED, Status.FAILED)
