@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from cryoscape.structures.ensemble import read_ensemble
 from cryoscape.training.run import Run
 from cryoscape.training.train import train
+from tests.cli.test_landscape import last_layer
 from tests.training.builders import KNOWN, make_sample, settings
 
 FEW = ["--candidates", 8, "--resamples", 20, "--bins", 10, "--frames", 6]
@@ -38,10 +39,6 @@ def louder(run, chosen, factor):
     columns["z_sd"] = np.full_like(columns["z"], 0.3)
     np.savez(run.path / "embedding.npz", **columns)
     return run.path
-
-
-def last_layer(tensors):
-    return [max(n for n in tensors if n.startswith("model/decoder.network.") and n.endswith("weight"))]
 
 
 def volumes(tensors):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from cryoscape.analysis.populations.ensemble_weights import FEWEST_GROUPS
 from cryoscape.analysis.validation.gains import (
-    FEWEST_GROUPS,
     Mean,
     explain,
     fit_populations,

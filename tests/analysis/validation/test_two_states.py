@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cryoscape.analysis.populations.ensemble_weights import resampling_groups
 from cryoscape.analysis.validation import two_states
 from cryoscape.analysis.validation.two_states import (
     Population,
     length_unit,
     main_motion,
-    resampling_groups,
     upper_population,
 )
 from tests.analysis.fakes import fake_map_run, fake_run

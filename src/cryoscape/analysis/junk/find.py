@@ -17,8 +17,7 @@ from cryoscape.analysis.junk.false_discovery import call_junk
 from cryoscape.analysis.junk.mixture import CLASSES, JunkMixture, fit_mixture
 from cryoscape.analysis.junk.scan import projection_spectrum, scan_images
 from cryoscape.analysis.junk.whiteness import residual_scores
-from cryoscape.analysis.landscape.landscape import FEWEST_GROUPS
-from cryoscape.analysis.populations.ensemble_weights import RESAMPLES
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, resampling_groups
 from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes
 from cryoscape.data.images import BandImages
 from cryoscape.errors import InputError
@@ -155,7 +154,7 @@ def find_junk(
     likelihood = gaussian_start(own, scenes[0], images)
     first = _fit(likelihood, scenes, images, None, resamples=0, progress=progress)
     likelihood = refitted(likelihood, scenes, images, first.best, first.amplitude, first.posterior[:, 0])
-    groups = particles.micrograph if len(np.unique(particles.micrograph)) >= FEWEST_GROUPS else None
+    groups = resampling_groups(particles.micrograph)
     mixture = _fit(
         likelihood, scenes, images, first,
         groups=groups, resamples=resamples, seed=seed, progress=progress,

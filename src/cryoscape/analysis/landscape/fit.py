@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, draw_counts
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, draw_counts, responsibilities
 from cryoscape.progress import ProgressReporter, reporter_or_silent
 
 Array = NDArray[np.float64]
@@ -86,8 +86,7 @@ class SmoothPopulations:
 
     def responsibilities(self, table: Array) -> Array:
         """Probability of every structure given each image, (N, K) -> (N, K)."""
-        joint = np.exp(table - table.max(axis=1, keepdims=True)) * self.weight
-        return joint / joint.sum(axis=1, keepdims=True)
+        return responsibilities(table, self.weight)
 
 
 def fit_populations(

@@ -25,7 +25,7 @@ from cryoscape.analysis.landscape.states import (
     state_populations,
     user_states,
 )
-from cryoscape.analysis.populations.ensemble_weights import RESAMPLES
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, resampling_groups
 from cryoscape.analysis.populations.likelihood_table import candidate_codes, likelihood_table, presence
 from cryoscape.analysis.variables.collective_variables import CollectiveVariable
 from cryoscape.analysis.variables.decoded_latents import RunDecoder
@@ -43,9 +43,6 @@ CANDIDATES = 48
 
 BINS = 30
 """Of each variable."""
-
-FEWEST_GROUPS = 20
-"""Micrographs from which on images are drawn again by micrograph, and not one by one."""
 
 _FINE = 600
 # Nats between nearest candidates above which images fall between them.
@@ -174,7 +171,7 @@ def make_landscape(
     given = user_states(run, states, z) if states else None
     distance, count = _distances(run, z), min(candidates, len(z))
     table = likelihood_table(run, z[:count], progress=progress)
-    groups = _groups(run.particles.micrograph)
+    groups = resampling_groups(run.particles.micrograph)
     fit = fit_populations(table, distance, groups=groups, resamples=resamples, seed=seed, progress=progress)
     profile = _profile(variables, values, fit, bins, len(table))
     found = given or basin_states(profile, values)
@@ -265,10 +262,6 @@ def _distances(run: Run, z: NDArray[np.float32]) -> Array:
     squared = power[:, None] + power - 2 * points @ points.T
     np.fill_diagonal(squared, 0.0)
     return np.sqrt(np.maximum(squared, 0.0))
-
-
-def _groups(micrograph: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    return micrograph if len(np.unique(micrograph)) >= FEWEST_GROUPS else None
 
 
 def _profile(

@@ -21,12 +21,12 @@ from cryoscape.analysis.landscape.identifiability import (
     nats_between_means,
     needed_nats,
 )
-from cryoscape.analysis.landscape.landscape import BINS, CANDIDATES, FEWEST_GROUPS
+from cryoscape.analysis.landscape.landscape import BINS, CANDIDATES
 from cryoscape.analysis.landscape.profile import Axis, Profile, make_profile, weighted_quantiles
 from cryoscape.analysis.paths.barriers import Barriers, find_barriers
 from cryoscape.analysis.paths.metric import Places
 from cryoscape.analysis.paths.progress import PathProgress
-from cryoscape.analysis.populations.ensemble_weights import RESAMPLES
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, resampling_groups
 from cryoscape.analysis.populations.likelihood_table import candidate_codes, likelihood_table
 from cryoscape.progress import ProgressReporter
 
@@ -135,8 +135,7 @@ def profile_from_images(
     along = PathProgress(_decoded(places, fine), travelled)
     s, distance = along(where)
     table = likelihood_table(run, codes[:count], progress=progress)
-    micrograph = run.particles.micrograph
-    groups = micrograph if len(np.unique(micrograph)) >= FEWEST_GROUPS else None
+    groups = resampling_groups(run.particles.micrograph)
     fit = fit_populations(
         table, _distances(where), groups=groups, resamples=resamples, seed=seed, progress=progress
     )

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 RESAMPLES = 200
 """Bootstrap fits behind an interval."""
 
+FEWEST_GROUPS = 20
+"""Micrographs from which on images are drawn again by micrograph, and not one by one."""
+
 _ROUNDS = 2000
 _GAIN = 1e-9
 
@@ -40,8 +43,7 @@ class EnsembleWeights:
 
     def responsibilities(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability of every conformation given each image, shape (N, K)."""
-        joint = np.exp(table - table.max(axis=1, keepdims=True)) * self.weight
-        return joint / joint.sum(axis=1, keepdims=True)
+        return responsibilities(table, self.weight)
 
 
 def fit_weights(
@@ -77,6 +79,17 @@ def fit_weights(
     again = [maximise_evidence(likelihood, count, weight)[0] for count in counts]
     resampled = np.array(again).reshape(resamples, table.shape[1])
     return EnsembleWeights(weight, resampled, gain + float(top.mean()))
+
+
+def responsibilities(table: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability (N, K) of every conformation given each image: log likelihoods (N, K), populations (K,)."""
+    joint = np.exp(table - table.max(axis=1, keepdims=True)) * weight
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+def resampling_groups(micrograph: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Groups in which images are drawn again; None where there are too few micrographs, for one by one."""
+    return micrograph if len(np.unique(micrograph)) >= FEWEST_GROUPS else None
 
 
 def draw_counts(groups: NDArray | None, n: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoscape.analysis.landscape.identifiability import needed_nats
-from cryoscape.analysis.landscape.landscape import FEWEST_GROUPS
-from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights, resampling_groups
 from cryoscape.analysis.rare.evidence import nats_between, shortfall
 from cryoscape.analysis.rare.pool import Pool
 from cryoscape.analysis.rare.proposals import covering_codes
@@ -104,8 +103,7 @@ def find_rare_states(
         chosen = select_structures(pool.table, fitted)
         if max(chosen.columns) < known:
             break
-    groups = run.particles.micrograph
-    by_group = groups if len(np.unique(groups)) >= FEWEST_GROUPS else None
+    by_group = resampling_groups(run.particles.micrograph)
     columns = list(chosen.columns)
     weights = fit_weights(pool.table[:, columns], groups=by_group, resamples=resamples, seed=seed)
     return describe_states(run, pool, chosen, weights, fitted, fdr, progress)

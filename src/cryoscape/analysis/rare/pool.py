@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoscape.analysis.populations.ensemble_weights import responsibilities
 from cryoscape.analysis.rare.evidence import evidence_table
 from cryoscape.analysis.rare.refinement import Conformation, scenes_of
 from cryoscape.analysis.rare.selection import Selection
@@ -49,5 +50,4 @@ class Pool:
     def shares(self, chosen: Selection) -> Array:
         """Probability of each selected structure given every image, shape (N, len(columns))."""
         part = self.table[:, list(chosen.columns)]
-        joint = np.exp(part - part.max(axis=1, keepdims=True)) * chosen.weight
-        return joint / joint.sum(axis=1, keepdims=True)
+        return responsibilities(part, chosen.weight)

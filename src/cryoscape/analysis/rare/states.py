@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from cryoscape.analysis.coordinate_uncertainty import member_displacement
 from cryoscape.analysis.landscape.identifiability import nats_between_means, needed_nats
 from cryoscape.analysis.landscape.profile import interval
-from cryoscape.analysis.populations.ensemble_weights import EnsembleWeights, maximise_evidence
+from cryoscape.analysis.populations.ensemble_weights import (
+    EnsembleWeights,
+    maximise_evidence,
+    responsibilities,
+)
 from cryoscape.analysis.rare.bridges import stands_apart
 from cryoscape.analysis.rare.evidence import nats_between
 from cryoscape.analysis.rare.pool import Pool
@@ -306,8 +310,8 @@ def _spread(run: Run, pool: Pool, probability: Array) -> Array | None:
     if not run.has_structures:
         return None
     likelihood = np.exp(pool.table - pool.table.max(axis=1, keepdims=True))
-    joint = likelihood * maximise_evidence(likelihood, np.ones(len(likelihood)))[0]
-    share = probability.T @ (joint / joint.sum(axis=1, keepdims=True))
+    weight, _ = maximise_evidence(likelihood, np.ones(len(likelihood)))
+    share = probability.T @ responsibilities(pool.table, weight)
     coords = coordinates_of(run, pool.conformations).astype(np.float64)
     return np.stack([member_displacement(coords, one) for one in share])
 

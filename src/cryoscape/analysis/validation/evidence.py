@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cryoscape.analysis.populations.ensemble_weights import responsibilities
 from cryoscape.analysis.validation.calibration import Products, projection_products
 from cryoscape.analysis.validation.gains import (
     Explained,
@@ -129,8 +130,7 @@ class Evidence:
     @property
     def responsibilities(self) -> Array:
         """Probability of every object given each real image, shape (m + n, K)."""
-        joint = np.exp(self.table - self.table.max(axis=1, keepdims=True)) * self.weight
-        return joint / joint.sum(axis=1, keepdims=True)
+        return responsibilities(self.table, self.weight)
 
 
 def gather_evidence(

@@ -16,12 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from cryoscape.analysis.populations.ensemble_weights import maximise_evidence
+from cryoscape.analysis.populations.ensemble_weights import FEWEST_GROUPS, maximise_evidence
 
 Array = NDArray[np.float64]
-
-FEWEST_GROUPS = 20
-"""Micrographs from which on errors are those between micrographs, and not between images."""
 
 
 _ENOUGH = 1e-7  # nats an image: of thousands of images a thousandth of a nat in all

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoscape.analysis.populations.ensemble_weights import resampling_groups
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.retraining import Retraining
 from cryoscape.analysis.validation.split import TEST, A, B, Split, find_split
@@ -28,7 +29,6 @@ from cryoscape.analysis.validation.two_states import (
     decode_flat,
     least_motion,
     length_unit,
-    resampling_groups,
     some_rows,
 )
 from cryoscape.data.particles import Particles

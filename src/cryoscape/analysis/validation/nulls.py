@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
-from cryoscape.analysis.populations.ensemble_weights import fit_weights
+from cryoscape.analysis.populations.ensemble_weights import fit_weights, resampling_groups
 from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes, image_table
 from cryoscape.analysis.validation.results import Check, Status
 from cryoscape.analysis.validation.retraining import LEAST_HELD_OUT, Retraining
@@ -26,7 +26,6 @@ from cryoscape.analysis.validation.simulated_stack import simulated_particles
 from cryoscape.analysis.validation.two_states import (
     decode_flat,
     least_motion,
-    resampling_groups,
     some_rows,
 )
 from cryoscape.data.images import BandImages

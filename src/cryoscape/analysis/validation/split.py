@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoscape.analysis.populations.ensemble_weights import resampling_groups
 from cryoscape.analysis.records import write_arrays
-from cryoscape.analysis.validation.two_states import resampling_groups
 from cryoscape.data.particles import Particles
 from cryoscape.errors import InputError
 from cryoscape.training.run import Run

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoscape.analysis.populations.ensemble_weights import responsibilities
 from cryoscape.analysis.states.specificity import compare
 from cryoscape.analysis.states.state_maps import back_project_states, finish_map
 from cryoscape.analysis.validation.results import Check, Status
@@ -47,8 +48,7 @@ def state_maps(
     held = sides @ weight
     if held.min() < 0.02:
         return Check(9, NAME, Status.NOT_RUN, "nearly all images are on one side of the motion")
-    joint = np.exp(table - table.max(axis=1, keepdims=True)) * weight
-    member = joint / joint.sum(axis=1, keepdims=True) @ sides.T
+    member = responsibilities(table, weight) @ sides.T
     weights = np.zeros((len(subject.images), 2))
     weights[rows] = member
     half = subject.particles.half

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cryoscape.analysis.components import fit_components
-from cryoscape.analysis.landscape.landscape import FEWEST_GROUPS
-from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights
+from cryoscape.analysis.populations.ensemble_weights import RESAMPLES, fit_weights, resampling_groups
 from cryoscape.analysis.populations.likelihood_table import CANDIDATES, candidate_codes, image_table
 from cryoscape.progress import ProgressReporter
 from cryoscape.training.run import Run
@@ -138,11 +137,6 @@ class Population:
     def to_dict(self) -> dict[str, object]:
         """For a report."""
         return {"upper": self.upper, "interval": self.interval()}
-
-
-def resampling_groups(micrograph: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Groups in which images are drawn again; None where there are too few micrographs, for one by one."""
-    return micrograph if len(np.unique(micrograph)) >= FEWEST_GROUPS else None
 
 
 def upper_population(
